@@ -1,0 +1,40 @@
+# Everything that people and CI run. `make help` lists it.
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+FLOWS ?= 1000000
+
+.PHONY: help demo test check bench fuzz conformance mutants clean setup
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup ## enforce an example cluster and prove it with real packets
+	@tools/packets $(PYTHON) -m podfence demo
+
+test: setup ## the tests: pure ones first, then those with real packets
+	@tools/test
+
+check: setup ## ruff and its formatter, mypy --strict, import contracts
+	@code=0; for tool in "$(PYTHON) -m ruff check ." "$(PYTHON) -m ruff format --check ." "$(PYTHON) -m mypy" .venv/bin/lint-imports; do \
+		echo "$$tool"; $$tool || code=1; \
+	done; exit $$code
+
+fuzz: setup ## random clusters: oracle = verdict = rules (FLOWS=1000000)
+	$(PYTHON) -m tests.proof.fuzz --flows $(FLOWS)
+
+conformance: setup ## truth tables (TABLES=FILE), with real packets as well (KERNEL=1)
+	@test -n "$(TABLES)" || { echo "usage: make conformance TABLES=FILE [KERNEL=1]" >&2; exit 2; }
+	$(if $(KERNEL),tools/packets) $(PYTHON) -m tests.conformance.run --tables "$(TABLES)" $(if $(KERNEL),--kernel)
+
+mutants: setup ## break every row of the semantics; a test must notice each
+	$(PYTHON) -m tests.mutation.run
+
+bench: setup ## the measurements behind every figure in the docs
+	tools/packets $(PYTHON) -m benchmarks.run
+
+clean: ## remove what make made
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup:
+	@tools/setup
