@@ -1,0 +1,6 @@
+"""From allow-sets to what a node's kernel holds.
+
+Rule-sets are pure data: layout makes them, render writes them, parse reads them back, plan orders the steps from one to
+another, simulate walks a packet through them. Only `backend`, `iptables`, `ipset`, `links` and `conntrack` touch the
+host, and only chains and sets with podfence's own prefixes, and one bit of connection marks, are ever changed.
+"""

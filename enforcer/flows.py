@@ -1,0 +1,77 @@
+"""What becomes of existing flows when a node's rules change, from what its kernel held before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from compiler.compile import Compiled
+from enforcer import conntrack, names
+from enforcer.layout import NodeView
+from enforcer.links import own_addresses
+from enforcer.plan import Actual
+from enforcer.revocation import Judge
+from enforcer.ruleset import ConnMark, Rule
+from policy.cidr import BITS, Address
+
+
+class Flows(Struct, frozen=True):
+    """`ended` and `restored` are the flows whose bit was wrong. `spared` ones are forbidden too and go on, since they
+    were to be kept, or since this is the node's `first_sync`: nothing of ours was there."""
+
+    ended: int
+    restored: int
+    spared: int
+    first_sync: bool
+
+
+class Change:
+    """One change of one node's rules; made before it, since it looks at what the kernel holds."""
+
+    def __init__(self, compiled: Compiled, node: NodeView, before: Sequence[Actual]) -> None:
+        self._mark = node.mark
+        self._old_marks = {mark for actual in before for mark in installed_marks(actual)} - {node.mark}
+        self._first_sync = not any(actual.tables.chains for actual in before)
+        known = {address for actual in before for address in known_addresses(actual)}
+        local = {address for pod in compiled.cluster.pods if pod.key in node.veths for address in pod.addresses}
+        self._judge = Judge(compiled, node, own_addresses(BITS), known - local)
+
+    def foresee(self, end: bool) -> Flows:
+        """What `settle` would do."""
+        forbidden = len(conntrack.forbidden(self._judge, self._mark))
+        restored = len(conntrack.pardoned(self._judge, self._mark))
+        end = end and not self._first_sync
+        return Flows(forbidden if end else 0, restored, 0 if end else forbidden, self._first_sync)
+
+    def settle(self, end: bool) -> Flows:
+        """Ends and restores flows, once the new rules are in force. A node's first sync ends none: it may be mistaken
+        about everything."""
+        end = end and not self._first_sync
+        spared = 0 if end else len(conntrack.forbidden(self._judge, self._mark))
+        revoked = conntrack.revoke(self._judge, self._mark, end=end)
+        for mark in self._old_marks:
+            conntrack.forget(mark)
+        return Flows(revoked.ended, revoked.restored, spared, self._first_sync)
+
+
+def installed_marks(actual: Actual) -> set[int]:
+    """The bits that the installed rules look at."""
+    return {
+        match.bit
+        for counted in actual.tables.chains.get(names.FORWARD, ())
+        if isinstance(counted.rule, Rule)
+        for match in counted.rule.matches
+        if isinstance(match, ConnMark)
+    }
+
+
+def known_addresses(actual: Actual) -> set[Address]:
+    """The addresses that the installed rules know as those of pods."""
+    identity = names.set_name(actual.family, "known")
+    return {
+        Address(element.prefix.family, element.prefix.network)
+        for name, installed in actual.sets.items()
+        if names.split_generation(name)[0] == identity
+        for element in installed.ipset.elements
+    }

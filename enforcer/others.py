@@ -1,0 +1,51 @@
+"""What no leaf of dispatch takes: pods that nothing isolates, packets that are no pod's, and lies.
+
+A packet from a pod's veth with an address that is not the pod's own is a lie, whatever the address. So an interface
+must be known as a pod's by its name alone: an entry of `0.0.0.0/0,veth` in a hash:net,iface set. Such a set takes no
+more than 64 interfaces with one network, since it hashes the network only; so the veths are spread over several sets by
+a hash of their names. Only packets from or to an interface that is neither a pod's nor an uplink look through them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from enforcer import names
+from enforcer.ruleset import Dst, Element, Goto, InInterface, InSet, IpSet, OutInterface, Return, Rule, Src
+from policy.cidr import Family, Prefix
+from policy.model import Direction
+
+INTERFACES_PER_SET = 64
+
+
+def veth_sets(veths: Iterable[str], family: Family) -> list[IpSet]:
+    """As many sets as it takes, a power of two, so that few changes of pods change how many there are."""
+    every = sorted(set(veths))
+    count = 4
+    while True:
+        spread: list[set[Element]] = [set() for _ in range(count)]
+        for veth in every:
+            spread[int(names.digest(veth), 16) % count].add(Element(Prefix(family, 0, 0), interface=veth))
+        if all(len(each) <= INTERFACES_PER_SET for each in spread):
+            return [
+                IpSet(names.set_name(family, f"veths{number}of{count}"), "hash:net,iface", frozenset(each))
+                for number, each in enumerate(spread)
+            ]
+        count *= 2
+
+
+def other_rules(
+    direction: Direction, family: Family, pod_cidrs: Iterable[Prefix], uplinks: Iterable[str], veths: Sequence[str]
+) -> tuple[Rule, ...]:
+    """The chain; `veths` are the names of the sets of veths."""
+    end: Literal["src", "dst"] = "dst" if direction == "ingress" else "src"
+    stranger = names.UNKNOWN if direction == "ingress" else names.SPOOFED
+    near, interface = (Dst, OutInterface) if direction == "ingress" else (Src, InInterface)
+    return (
+        Rule((InSet(names.set_name(family, "known"), (end, end)),), Return()),
+        Rule((InSet(names.set_name(family, "pods"), (end,)),), Goto(stranger)),
+        *(Rule((near(block),), Goto(names.UNKNOWN)) for block in pod_cidrs if block.family == family),
+        *(Rule((interface(name),), Return()) for name in uplinks),
+        *(Rule((InSet(name, (end, end)),), Goto(stranger)) for name in veths),
+    )

@@ -1,0 +1,98 @@
+"""Why a packet is treated as it is: its walk through what is installed, and which policy or attachment wants what."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from compiler import intervals
+from compiler.compile import Compiled
+from compiler.verdict import End, Flow, verdict
+from enforcer.layout import NodeView
+from enforcer.meaning import Meaning
+from enforcer.parse import Foreign
+from enforcer.plan import Actual
+from enforcer.render import rule_text
+from enforcer.ruleset import Count, HookName, Rule, RuleSet
+from enforcer.simulate import Outcome, Packet, Simulator
+from policy.cidr import Address
+from policy.model import Direction, Pod
+from policy.source import path_text
+
+
+class Reason(Struct, frozen=True):
+    """What one direction says of a packet, in words: which policies isolate, which rules admit, who is where."""
+
+    direction: Direction
+    allowed: bool
+    text: str
+
+
+def installed_walk(actual: Actual, hook: HookName, packet: Packet) -> tuple[Outcome, tuple[str, ...]]:
+    """How it ends, and the rules that it matched, as iptables writes them. Rules that podfence does not know are passed
+    over."""
+    chains = {
+        name: tuple(c.rule if isinstance(c.rule, Rule) else Rule((), Count()) for c in rules)
+        for name, rules in actual.tables.chains.items()
+    }
+    sets = {name: found.ipset for name, found in actual.sets.items()}
+    lines: list[str] = []
+    for target in actual.tables.builtin.get(hook, ()):
+        if target:
+            walk = Simulator(RuleSet(actual.family, {hook: target}, chains, sets)).walk(hook, packet)
+            for step in walk.steps:
+                rule = actual.tables.chains[step.chain][step.rule].rule
+                lines.append(f"-A {step.chain} {rule.text if isinstance(rule, Foreign) else rule_text(rule)}")
+            if walk.outcome != "accept":
+                return walk.outcome, tuple(lines)
+    return "accept", tuple(lines)
+
+
+def reasons(compiled: Compiled, node: NodeView, hook: HookName, packet: Packet) -> tuple[Reason, ...]:
+    """What each half says that the hook asks, of a packet that halves decide."""
+    meaning = Meaning(compiled, node, packet.src.family)
+    return tuple(_Asked(compiled, node, meaning, hook, packet).reason(d) for d in meaning.directions(hook))
+
+
+class _Asked(Struct, frozen=True):
+    compiled: Compiled
+    node: NodeView
+    meaning: Meaning
+    hook: HookName
+    packet: Packet
+
+    def reason(self, direction: Direction) -> Reason:
+        packet = self.packet
+        near, interface = packet.src, packet.in_interface
+        if direction == "ingress":
+            near, interface = packet.dst, packet.out_interface
+        subjects = self.meaning.subjects[direction]
+        subject = next((s for s in subjects if intervals.contains(s.addresses, near.value)), None)
+        if subject is None:
+            return self._stranger(direction, near, interface)
+        where = f"{near} is {subject.pod.key}'s"
+        if not subject.veth:
+            return Reason(direction, False, f"{where}, and no interface is known to lead to it")
+        if interface != subject.veth:
+            return Reason(direction, False, f"{where}, which is behind {subject.veth} and not behind {interface}")
+        if not self.meaning.allow_of(subject, self.hook).isolated:
+            return Reason(direction, True, f"nothing isolates {subject.pod.key}")
+        return self._half(direction, subject.pod)
+
+    def _stranger(self, direction: Direction, near: Address, interface: str) -> Reason:
+        if interface in self.meaning.veths:
+            return Reason(direction, False, f"{near} is no address of the pod behind {interface}")
+        if intervals.contains(self.meaning.blocks, near.value):
+            return Reason(direction, False, f"{near} is in a block of this node's pods, and no pod is known to have it")
+        return Reason(direction, True, f"{near} is no pod's of this node")
+
+    def _half(self, direction: Direction, pod: Pod) -> Reason:
+        src, dst = (End(self.compiled.pod_at(a), a) for a in (self.packet.src, self.packet.dst))
+        answer = verdict(self.compiled, Flow(src, dst, self.packet.protocol.upper(), self.packet.port))
+        half = answer.ingress if direction == "ingress" else answer.egress
+        if half.because == "self":
+            return Reason(direction, True, f"{pod.key} reaches itself")
+        isolating = ", ".join(policy.policy for policy in half.policies)
+        if not half.allowed:
+            return Reason(direction, False, f"{pod.key} is isolated by {isolating}, and no rule allows it")
+        rules = "; ".join(dict.fromkeys(f"{ref.policy}: {path_text(ref.path)}" for ref in half.rules))
+        return Reason(direction, True, f"{pod.key} is isolated by {isolating}, and allowed by {rules}")

@@ -1,0 +1,202 @@
+"""The keeper: after any history the kernel holds what a fresh start would, and on the way no verdict is neither the old
+nor the new one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+from msgspec.structs import replace
+
+from compiler.changes import Deleted, Event
+from compiler.compile import Compiled, compile_cluster
+from enforcer.keep import Keeper
+from enforcer.layout import NodeView, layout
+from enforcer.plan import Actual, plan
+from enforcer.ruleset import HookName
+from enforcer.simulate import Packet
+from enforcer.steps import ChangeSet, Plan, Transaction
+from policy.cidr import Family, parse_cidr
+from policy.decode import decode_objects
+from policy.model import Cluster, Namespace, NetworkPolicy, Pod
+from tests.compiler.histories import batches, history, undone
+from tests.compiler.slow_twin import Objects, happen
+from tests.enforcer.fake import FakeDataplane, StepFailed
+from tests.enforcer.test_plan import interface, lively, single, verdicts
+from tests.generate.words import KEYS, VALUES
+
+FAMILIES: tuple[Family, Family] = (4, 6)
+CIDRS = tuple(map(parse_cidr, ("10.1.0.0/16", "fd00:1::/32")))
+
+
+class FakeKernel:
+    """Both families; fails at the step that it is told to."""
+
+    def __init__(self) -> None:
+        self.planes = {family: FakeDataplane(family) for family in FAMILIES}
+        self.fail_in: int | None = None
+        self.seen: list[Plan] = []
+
+    def read(self, family: Family) -> Actual:
+        return self.planes[family].read()
+
+    def execute(self, steps: Plan) -> None:
+        self.seen.append(steps)
+        for step in single(steps):
+            if self.fail_in is not None:
+                self.fail_in -= 1
+                if self.fail_in < 0:
+                    self.fail_in = None
+                    raise StepFailed
+            family: Family = 6 if getattr(step, "family", 0) == 6 or "pf-6-" in step.text else 4
+            self.planes[family].step(step)
+
+
+def cluster_of(present: Objects) -> Cluster:
+    known = [*present.values()]
+    declared = [each for each in known if isinstance(each, Namespace)]
+    pods = [each for each in known if isinstance(each, Pod)]
+    named = {each.name for each in declared}
+    implied = {each.namespace for each in known if isinstance(each, Pod | NetworkPolicy)} - named
+    spaces = [*declared, *(Namespace(name, {"kubernetes.io/metadata.name": name}) for name in sorted(implied))]
+    return Cluster(spaces, pods, [each for each in known if isinstance(each, NetworkPolicy)], [], [], [])
+
+
+def view_of(events: list[Event], node: str) -> NodeView:
+    return NodeView(node, {event.key: interface(event) for event in events if isinstance(event, Pod)}, CIDRS)
+
+
+def assert_as_fresh(kernel: FakeKernel, present: Objects, view: NodeView) -> None:
+    compiled = compile_cluster(cluster_of(present))
+    for family in FAMILIES:
+        assert plan(kernel.read(family), layout(compiled, view, family)) == ()
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_after_any_history_the_kernel_is_as_after_a_fresh_start(seed: int) -> None:
+    rng = Random(seed)
+    events = history(rng, 60)
+    if seed % 3 == 0:
+        events += undone(events)
+    nodes = Counter(event.node for event in events if isinstance(event, Pod) and event.node)
+    view = view_of(events, nodes.most_common(1)[0][0])
+    kernel, present = FakeKernel(), Objects()
+    keeper = Keeper(view, FAMILIES, kernel)
+    keeper.start([])
+    for batch in batches(rng, events):
+        if rng.random() < 0.3:
+            kernel.fail_in = rng.randint(0, 5)
+        try:
+            keeper.handle(batch)
+        except StepFailed:
+            keeper.handle([])
+        kernel.fail_in = None
+        for event in batch:
+            happen(present, event)
+        assert_as_fresh(kernel, present, view)
+    before = len(kernel.seen)
+    keeper.handle(present.values())
+    assert len(kernel.seen) == before, "nothing changed: nothing written"
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_flow_has_a_verdict_that_is_neither_the_old_nor_the_new(seed: int) -> None:
+    rng = Random(seed)
+    found = decode_objects(lively(rng)).cluster
+    events: list[Event] = [*found.namespaces, *found.pods, *found.policies]
+    view = view_of(events, "n0")
+    kernel = FakeKernel()
+    keeper = Keeper(view, FAMILIES, kernel)
+    keeper.start(events)
+    pods = {pod.key: pod for pod in found.pods}
+    for _ in range(12):
+        chosen = rng.sample(sorted(pods), rng.choice([1, 1, 1, 2, 3]))
+        batch = [replace(pods[key], labels={k: rng.choice(VALUES) for k in KEYS}) for key in chosen]
+        pods |= {pod.key: pod for pod in batch}
+        asked = every_pair(compile_cluster(cluster_of_pods(found, pods)), "n0")
+        plane = kernel.planes[4]
+        seen = [verdicts(plane, asked)]
+        kernel.seen.clear()
+        watch = _Watch(kernel, asked, seen)
+        keeper.handle(batch)
+        watch.stop()
+        for answers in seen:
+            assert all(now in (was, end) for was, now, end in zip(seen[0], answers, seen[-1], strict=True))
+
+
+def every_pair(compiled: Compiled, node: str) -> list[tuple[HookName, Packet]]:
+    """Each flow between two pods that the node sees, at the two ports that rules speak of."""
+    pods = compiled.cluster.pods
+    return [
+        ("FORWARD", Packet(src.addresses[0], dst.addresses[0], "tcp", port, _veth(src, node), _veth(dst, node)))
+        for src in pods
+        for dst in pods
+        for port in (80, 81)
+        if src is not dst and node in (src.node, dst.node)
+    ]
+
+
+def _veth(pod: Pod, node: str) -> str:
+    return interface(pod) if pod.node == node else "eth0"
+
+
+def cluster_of_pods(found: Cluster, pods: dict[str, Pod]) -> Cluster:
+    return replace(found, pods=list(pods.values()))
+
+
+class _Watch:
+    """Asks the IPv4 dataplane after every single step."""
+
+    def __init__(self, kernel: FakeKernel, asked: list, seen: list[list[bool]]) -> None:  # type: ignore[type-arg]
+        self._plane = kernel.planes[4]
+        self._step = self._plane.step
+
+        def step(each) -> None:  # type: ignore[no-untyped-def]
+            self._step(each)
+            seen.append(verdicts(self._plane, asked))
+
+        self._plane.step = step  # type: ignore[method-assign]
+
+    def stop(self) -> None:
+        self._plane.step = self._step  # type: ignore[method-assign]
+
+
+def test_a_label_of_a_far_pod_changes_elements_and_no_rule() -> None:
+    found = decode_objects(lively(Random(1))).cluster
+    kernel = FakeKernel()
+    keeper = Keeper(view_of([*found.pods], "n0"), FAMILIES, kernel)
+    keeper.start([*found.namespaces, *found.pods, *found.policies])
+    far = next(pod for pod in found.pods if pod.node == "n1")
+    kinds: set[type] = set()
+    for value in (*VALUES, *VALUES):
+        for steps in keeper.handle([replace(far, labels=dict.fromkeys(KEYS, value))]):
+            kinds |= {type(step) for step in steps}
+    assert kinds == {ChangeSet}
+
+
+def test_a_policy_makes_rules_and_its_end_takes_them_out() -> None:
+    found = decode_objects(lively(Random(1))).cluster
+    kernel = FakeKernel()
+    keeper = Keeper(view_of([*found.pods], "n0"), FAMILIES, kernel)
+    keeper.start([*found.namespaces, *found.pods])
+    empty = kernel.read(4)
+    (first, _) = keeper.handle([found.policies[0]])
+    assert sum(isinstance(step, Transaction) for step in first) == 1
+    keeper.handle([Deleted("NetworkPolicy", found.policies[0].namespace, found.policies[0].name)])
+    assert kernel.read(4) == empty
+
+
+def test_repair_reads_back_what_somebody_else_changed() -> None:
+    found = decode_objects(lively(Random(1))).cluster
+    events: list[Event] = [*found.namespaces, *found.pods, *found.policies]
+    kernel = FakeKernel()
+    keeper = Keeper(view_of(events, "n0"), FAMILIES, kernel)
+    keeper.start(events)
+    wanted = kernel.read(4)
+    plane = kernel.planes[4]
+    plane.builtin["FORWARD"] = ("",)
+    plane.chains["PODFENCE-FORWARD"] = ()
+    keeper.repair()
+    assert kernel.read(4).tables.chains == wanted.tables.chains
+    assert plane.builtin["FORWARD"] == ("PODFENCE-FORWARD", "")
