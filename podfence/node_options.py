@@ -1,0 +1,154 @@
+"""What the commands of `podfence node` are told about the node, and the node as that, objects and routes show it."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable
+from functools import reduce, wraps
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+from msgspec import Struct
+
+from podfence.node_flows import mark_option
+from podfence.options import node_egress_option
+from podfence.output import printable
+from policy.errors import UsageError
+
+if TYPE_CHECKING:
+    from compiler.compile import Compiled
+    from compiler.verdict import NodeEgress
+    from enforcer.backend import Mode
+    from enforcer.layout import NodeView
+    from policy.cidr import Family, Prefix
+
+# What the kernel takes for a name, without what iptables would take for more than one.
+_INTERFACE = re.compile(r"[!-.0-9;-~]{0,14}[!-*,-.0-9;-~]")
+
+
+class NodeOptions(Struct, frozen=True):
+    """What the options of render, plan and apply say about the node."""
+
+    node: str
+    backend: Mode | Literal["auto"]
+    node_egress: NodeEgress
+    deny: Literal["reject", "drop"]
+    log_group: int
+    mark: int
+    pod_cidrs: tuple[str, ...]
+    interfaces: tuple[str, ...]
+
+
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(["auto", "legacy", "nft"]),
+    default="auto",
+    show_default=True,
+    help="Which iptables; auto looks where the host's other rules are.",
+)
+_NODE_OPTIONS = (
+    click.option("--node", default=socket.gethostname, show_default="this host's name", help="The node to act for."),
+    backend_option,
+    node_egress_option,
+    click.option(
+        "--deny",
+        type=click.Choice(["reject", "drop"]),
+        default="reject",
+        show_default=True,
+        help="What becomes of a denied packet.",
+    ),
+    click.option(
+        "--log-group",
+        type=click.IntRange(1, 65535),
+        default=100,
+        show_default=True,
+        help="The NFLOG group that is told of denied packets.",
+    ),
+    mark_option,
+    click.option(
+        "--pod-cidr",
+        "pod_cidrs",
+        multiple=True,
+        metavar="CIDR",
+        help="Where only pods of this node have addresses; the Node object's podCIDRs where not given.",
+    ),
+    click.option(
+        "--interface",
+        "interfaces",
+        multiple=True,
+        metavar="NAMESPACE/POD=NAME",
+        help="The interface that leads to a pod; from the routes where not given.",
+    ),
+)
+
+
+def node_options(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Gathers the options of the node into one `options` argument."""
+
+    @wraps(callback)  # also takes over the options that the callback has already
+    def gathered(**arguments: Any) -> Any:
+        fields = {name: arguments.pop(name) for name in NodeOptions.__struct_fields__}
+        return callback(options=NodeOptions(**fields), **arguments)
+
+    return reduce(lambda decorated, option: option(decorated), reversed(_NODE_OPTIONS), gathered)
+
+
+def compile_files(paths: tuple[str, ...], recursive: bool) -> Compiled:
+    from compiler.compile import compile_cluster
+    from podfence.inputs import read_cluster
+
+    return compile_cluster(read_cluster(paths, recursive).cluster)
+
+
+def view_of(
+    compiled: Compiled, options: NodeOptions, families: tuple[Family, ...], uplinks: tuple[str, ...] = ()
+) -> NodeView:
+    """The node as options, objects and routes show it; says on stderr which pods have no interface."""
+    from enforcer.host import veths
+    from enforcer.layout import NodeView, local_pods
+
+    pods = local_pods(compiled, options.node)
+    known = {node.name for node in compiled.cluster.nodes} | {pod.node for pod in compiled.cluster.pods}
+    if options.node not in known:
+        names = ", ".join(sorted(known - {""})) or "none"
+        raise UsageError(f"no node is called {options.node!r} in the files, which know {names}: use --node")
+    found = veths(compiled, options.node, families, _interfaces(options.interfaces, compiled))
+    for pod in pods:
+        if pod.key not in found:
+            warn(f"{pod.key}: no interface of this host leads to it, so it stays closed")
+    cidrs = _pod_cidrs(compiled, options)
+    return NodeView(
+        options.node,
+        found,
+        cidrs,
+        uplinks,
+        node_egress=options.node_egress,
+        deny=options.deny,
+        log_group=options.log_group,
+        mark=options.mark,
+    )
+
+
+def warn(text: str) -> None:
+    click.secho(printable(f"warning: {text}"), err=True, fg="yellow")
+
+
+def _interfaces(given: tuple[str, ...], compiled: Compiled) -> dict[str, str]:
+    found = {}
+    for each in given:
+        pod, equals, interface = each.partition("=")
+        if not equals or pod not in compiled.pods or not _INTERFACE.fullmatch(interface):
+            raise UsageError(f"--interface {each}: expected NAMESPACE/POD=NAME with a pod of the files")
+        found[pod] = interface
+    return found
+
+
+def _pod_cidrs(compiled: Compiled, options: NodeOptions) -> tuple[Prefix, ...]:
+    from policy.cidr import parse_cidr
+
+    try:
+        given = tuple(parse_cidr(text) for text in options.pod_cidrs)
+    except ValueError as error:
+        raise UsageError(f"--pod-cidr: {error}") from None
+    return given or next((node.pod_cidrs for node in compiled.cluster.nodes if node.name == options.node), ())
