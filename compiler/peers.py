@@ -31,9 +31,6 @@ class PodTerm(Struct, frozen=True, order=True, cache_hash=True):
         return self.namespaces.is_nothing or self.pods.is_nothing
 
 
-ANY_POD = PodTerm(EVERYTHING, EVERYTHING)
-
-
 class PeerSet(Struct, frozen=True, order=True, cache_hash=True):
     """A union of pod terms, sorted, and of addresses. Where the addresses are all of both families no term is kept."""
 

@@ -28,7 +28,7 @@ from enforcer.rename import Known
 from enforcer.ruleset import Element
 from enforcer.steps import ChangeSet, Plan
 from policy.cidr import Address, Family
-from policy.model import DIRECTIONS, Pod
+from policy.model import Pod
 
 
 class Kernel(Protocol):
@@ -85,12 +85,12 @@ class Keeper:
         return each.lay_out(self._pods.values(), self._view) if steps is None else steps
 
     def _uses(self, allow: AllowSet) -> set[Source]:
-        """The sources whose members the sets of an allow-set hold, in any family."""
+        """The sources whose members the sets of an allow-set hold, in any family. The direction decides which end of a
+        packet is looked for in them, and not whose addresses they hold."""
         return {
             source
             for each in self._families
-            for direction in DIRECTIONS
-            for spec in allow_rules(allow, direction, each.family).sets
+            for spec in allow_rules(allow, "ingress", each.family).sets
             for source, _ in spec.sources
         }
 

@@ -34,7 +34,7 @@ from policy.model import DIRECTIONS, Direction, Pod
 NEAR = {"ingress": DST, "egress": SRC}
 FAR = {"ingress": SRC, "egress": DST}
 INTERFACE = {"ingress": OUT, "egress": IN}
-# RFC 4861's messages, and the sources that speak before they have an address or only to their neighbours.
+# Reports of multicast listeners (RFC 2710, RFC 3810), solicitations and neighbour advertisements (RFC 4861).
 _NEIGHBOUR_DISCOVERY: Intervals = ((131, 133), (135, 136), (143, 143))
 _DHCP: dict[Family, tuple[int, int]] = {4: (68, 67), 6: (546, 547)}
 

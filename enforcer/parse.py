@@ -98,14 +98,11 @@ def parse_tables(text: str) -> Installed:
 def parse_rule(body: str) -> Rule | Foreign:
     """One rule without its chain."""
     try:
-        words = shlex.split(body)
-        reader = _RuleReader(words)
-        return reader.read()
+        return _RuleReader(shlex.split(body)).read()
     except (ValueError, IndexError, KeyError, msgspec.ValidationError):
         return Foreign(body)
 
 
-_STATES = {"NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED"}
 _MODULES = {"comment", "conntrack", "connmark", "hashlimit", "icmp6", "multiport", "sctp", "set", "tcp", "udp"}
 _NOT_SYN = ["FIN,SYN,RST,ACK", "SYN"]
 

@@ -42,7 +42,6 @@ class _Object(Struct, gc=False):
 
 
 _OBJECT = msgspec.json.Decoder(_Object)
-_FIELDS = msgspec.json.Decoder(_Fields)
 
 
 def check_object(body: Raw, place: JsonPlace, file: str) -> None:
