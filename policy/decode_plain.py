@@ -45,7 +45,9 @@ class _Spec(Struct, gc=False):
     initContainers: list[_Container] | None = None
 
 
-class _Pod(Struct, gc=False):
+class PlainPod(Struct, gc=False):
+    """A pod's JSON as far as it is read here; what many have in common is still bytes."""
+
     metadata: _Meta
     spec: _Spec
     status: WirePodStatus
@@ -55,7 +57,7 @@ class _NotPlain(ValueError):
     """Something is to be said about it."""
 
 
-_POD = msgspec.json.Decoder(_Pod)
+_POD = msgspec.json.Decoder(PlainPod)
 _LABELS = msgspec.json.Decoder(dict[str, str] | None)
 _PORTS = msgspec.json.Decoder(list[WirePort] | None)
 _OWNERS = msgspec.json.Decoder(list[WireOwner] | None)
@@ -64,7 +66,14 @@ _OWNERS = msgspec.json.Decoder(list[WireOwner] | None)
 def plain_pod(body: Raw) -> Pod | None:
     """The pod in `body`; None where it is not plain."""
     try:
-        wire = _POD.decode(body)
+        return pod_of(_POD.decode(body))
+    except msgspec.DecodeError:
+        return None
+
+
+def pod_of(wire: PlainPod) -> Pod | None:
+    """The same of a pod that came in a list, whose items were decoded in one go."""
+    try:
         meta, spec, status = wire.metadata, wire.spec, wire.status
         if dns_subdomain_problem(meta.name):
             return None

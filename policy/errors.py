@@ -59,6 +59,44 @@ class KernelRejected(HostRefused):
     """A restore or a set change failed. What was enforced stays; the message shows the offending line."""
 
 
+class ApiError(PodfenceError):
+    """The API server was not heard as it should be; what was known before stays."""
+
+    exit_code = 5
+
+
+class ApiUnconfigured(ApiError):
+    """Neither a kubeconfig nor a pod's service account says where the API server is, or what they say can't be used."""
+
+
+class ApiUnreachable(ApiError):
+    """No whole answer: no connection, a broken one, one that fell `silent`, or bytes that make no sense."""
+
+    def __init__(self, verb: str, what: str, reason: str, silent: bool = False) -> None:
+        super().__init__(f"{verb} {what}: {reason}")
+        self.silent = silent
+        self.verb = verb
+        self.what = what
+        self.reason = reason
+
+
+class ApiRefused(ApiError):
+    """The API server answered, and said no: `list pods: 403 Forbidden: …`. `retry_after` is in seconds, 0 where it asks
+    for none; `cause` is the first of the machine-readable causes that it names."""
+
+    def __init__(
+        self, verb: str, what: str, status: int, reason: str, message: str = "", retry_after: float = 0, cause: str = ""
+    ) -> None:
+        told = f": {message}" if message else ""
+        super().__init__(f"{verb} {what}: {status} {reason}{told}")
+        self.verb = verb
+        self.what = what
+        self.status = status
+        self.reason = reason
+        self.retry_after = retry_after
+        self.cause = cause
+
+
 class Problem(Struct, frozen=True, order=True):
     """One thing wrong with one object. `field` is a path in the API's own words, `reason` says what is wrong and
     what is expected. `line` is 0 where the object did not come from a file."""
