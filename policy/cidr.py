@@ -16,6 +16,7 @@ Family = Literal[4, 6]
 BITS: dict[Family, int] = {4: 32, 6: 128}
 _MAPPED = 0xFFFF << 32
 _LONGEST_V4 = 1000
+_OCTETS = {str(value): value for value in range(256)}
 
 
 class Address(Struct, frozen=True, order=True, gc=False):
@@ -65,6 +66,12 @@ def parse_address(text: str) -> Address:
 
 def _sloppy_v4(text: str) -> int:
     octets = text.split(".")
+    try:
+        # As nearly all are written.
+        first, second, third, fourth = octets
+        return _OCTETS[first] << 24 | _OCTETS[second] << 16 | _OCTETS[third] << 8 | _OCTETS[fourth]
+    except (KeyError, ValueError):
+        pass
     # Digits only, since int() takes signs, spaces and underscores too, and not more than int() reads.
     if len(octets) == 4 and all(octets) and text.isascii() and "".join(octets).isdigit() and len(text) < _LONGEST_V4:
         a, b, c, d = map(int, octets)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from weakref import WeakValueDictionary
 
 from msgspec import Struct
 
@@ -45,7 +46,7 @@ class KeyTest(Struct, frozen=True, order=True):
         return f"{self.key}={self.values[0]}" if len(self.values) == 1 else f"{self.key} in ({','.join(self.values)})"
 
 
-class Selector(Struct, frozen=True, order=True, cache_hash=True):
+class Selector(Struct, frozen=True, order=True, cache_hash=True, weakref=True):
     """A conjunction of tests, at most one a key, sorted by key; equal selectors are equal tuples.
 
     Made only by `selector()`, which interns: while one is alive, an equal one is the same object. What selects nothing
@@ -68,7 +69,8 @@ class Selector(Struct, frozen=True, order=True, cache_hash=True):
         return ",".join(map(str, self.tests)) or "*"
 
 
-_interned: dict[tuple[KeyTest, ...], Selector] = {}
+# Those in use and no others: a process that follows a cluster sees new ones for as long as it lives.
+_interned: WeakValueDictionary[tuple[KeyTest, ...], Selector] = WeakValueDictionary()
 
 
 def selector(tests: Iterable[KeyTest]) -> Selector:
@@ -79,8 +81,7 @@ def selector(tests: Iterable[KeyTest]) -> Selector:
     canonical = tuple(_joined(key, by_key[key]) for key in sorted(by_key))
     if any(test.impossible for test in canonical):
         canonical = (KeyTest("", False, False, ()),)
-    known = _interned.get(canonical)
-    return known or _interned.setdefault(canonical, Selector(canonical))
+    return _interned.get(canonical) or _interned.setdefault(canonical, Selector(canonical))
 
 
 def _joined(key: str, tests: list[KeyTest]) -> KeyTest:

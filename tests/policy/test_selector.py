@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+import policy.selector
 from policy.selector import (
     EVERYTHING,
     NOTHING,
@@ -81,3 +82,13 @@ def test_everything_and_nothing() -> None:
     assert selector([in_("a", "x"), in_("a", "y")]) is NOTHING
     assert selector([exists("a"), does_not_exist("a"), in_("b", "x")]) is NOTHING
     assert namespace_named("shop").matches({"kubernetes.io/metadata.name": "shop"})
+
+
+def test_selectors_that_nobody_holds_are_forgotten() -> None:
+    """An agent meets new ones for as long as it runs."""
+    held = selector([in_("kept", "x")])
+    before = len(policy.selector._interned)
+    for number in range(1000):
+        selector([in_("app", f"gone-{number}")])
+    assert len(policy.selector._interned) <= before + 1
+    assert selector([in_("kept", "x")]) is held
