@@ -34,13 +34,12 @@ def connect(
 
 def _loaded(fill: Callable[[Any], None]) -> Any:
     from kubernetes.client.configuration import Configuration
-    from kubernetes.config.config_exception import ConfigException
 
     configuration = Configuration()
     configuration.socket_options = keepalive_options()
     try:
         fill(configuration)
-    except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:  # a file that makes no sense fails there in many ways
         raise ApiUnconfigured(f"the API server can't be found: {bare(' '.join(str(error).split()))}") from error
     return configuration
 

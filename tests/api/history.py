@@ -128,7 +128,7 @@ class History:
             end = start + limit if limit else len(bodies)
             meta = {"resourceVersion": version}
             if end < len(bodies):
-                meta["continue"] = f"{version}-{end}"
+                meta["continue"] = f"{path}-{version}-{end}"
                 self._snapshots[meta["continue"]] = (version, bodies, end)
             kind, api_version = KINDS[path]
             head = json.dumps({"kind": f"{kind}List", "apiVersion": api_version, "metadata": meta})
