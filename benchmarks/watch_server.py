@@ -25,6 +25,7 @@ def stored(world: World) -> History:
         made.put_bytes(history.PODS, ("", str(number)), api_objects.pod(world, number))
     made.put(history.NODES, history.node("node-0"))
     made.compact()
+    made.past.clear()
     return made
 
 

@@ -12,7 +12,8 @@ class Pace(Struct, frozen=True):
 
     A watch asks to last for a time between `shortest` and `longest`, so that a thousand nodes come back at different
     times. The server has a bookmark to send every minute: `silence` is a connection that is dead, or a server that
-    has gone back behind our version. A watch that lasts for `settled` has done well."""
+    has gone back behind our version. A watch that lasts for `settled` has done well; one that at least brings news
+    makes for no more than `forgiven` failures in a row."""
 
     page: int = 500
     shortest: float = 300
@@ -20,6 +21,7 @@ class Pace(Struct, frozen=True):
     silence: float = 150
     grace: float = 30
     settled: float = 10
+    forgiven: int = 2
     least_wait: float = 0.1
     first_wait: float = 1
     most_wait: float = 30

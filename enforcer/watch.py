@@ -124,8 +124,10 @@ class Watcher:
             self._say(f"list or watch {self.resource.plural}: {type(error).__name__}: {error}", 0)
         if self._stopped.is_set():
             return
-        if self._version is not None and (self._progress or self._clock() - began >= self._pace.settled):
+        if self._version is not None and self._clock() - began >= self._pace.settled:
             self._failures = 0
+        elif self._version is not None and self._progress:
+            self._failures = min(self._failures, self._pace.forgiven)
         if failed:
             self.counts.failures += 1
             self._wait(self._pace.delay(self._failures, after, self._chance))

@@ -94,10 +94,9 @@ class History:
         self.changed.notify_all()
 
     def compact(self) -> None:
-        """No version before now can be watched from, and no list that is under way goes on."""
+        """No version before now can be watched from, and no list that is under way goes on. Open watches do."""
         with self.changed:
             self.oldest = self.number
-            self.past.clear()
             self._snapshots.clear()
 
     def saved(self) -> tuple[int, dict[str, dict[Key, bytes]]]:
