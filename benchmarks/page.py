@@ -17,12 +17,14 @@ from benchmarks.record import Case, Figure, Report
 Reports = Mapping[str, Report]
 Table = Callable[[Reports], str]
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+API_PAGE = PAGE.with_name("api-server.md")
 _SECTION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _NANOSECONDS = {"ns": 1.0, "µs": 1e3, "ms": 1e6, "s": 1e9}
 
 
-def update(reports: Reports, path: Path = PAGE) -> None:
-    path.write_text(filled(path.read_text(), reports))
+def update(reports: Reports, paths: Iterable[Path] = (PAGE, API_PAGE)) -> None:
+    for path in paths:
+        path.write_text(filled(path.read_text(), reports))
 
 
 def filled(text: str, reports: Reports) -> str:
@@ -192,6 +194,16 @@ def _all(name: str, what: str = "") -> Table:
     return table
 
 
+def _api_server(reports: Reports) -> str:
+    """What a node costs the API server, and what a thousand would, by the size of the cluster."""
+    rows = []
+    for each in _figures(reports, "watch"):
+        if "wire" in each.what or each.what in ("start, requests", "watches held"):
+            thousand = replace(each, median=each.median * 1000)
+            rows.append((each.what, case_text(each), value_text(each), value_text(thousand)))
+    return _rows(("what", "case", "one node", "1,000 nodes"), rows)
+
+
 def _spread(figure: Figure) -> str:
     return " to ".join(value_text(replace(figure, median=value)) for value in (figure.low, figure.high))
 
@@ -215,6 +227,8 @@ TABLES: dict[str, Table] = {
     "lab": _all("lab"),
     "cli": _all("cli"),
     "index": _all("index"),
+    "watch": _all("watch"),
+    "api-server": _api_server,
     "keep": _all("keep"),
     "ipset": _all("ipset"),
     "conntrack": _all("conntrack"),

@@ -45,14 +45,15 @@ class Heard:
 
     def take(self, message: News) -> list[Event]:
         """What `message` changes. With the one that completes the first sync, all that is known."""
-        was_synced = self.synced
         events: list[Event] = []
+        if isinstance(message, Changed):  # nearly always
+            self._changed(message, events)
+            return [] if self._unlisted else events
+        was_synced = self.synced
         match message:
             case Listed():
                 self._unlisted.discard(message.kind)
                 self._listed(message, events)
-            case Changed():
-                self._changed(message, events)
             case Trouble():
                 self.troubles[message.kind] = message
             case Recovered():
@@ -71,7 +72,7 @@ class Heard:
         kind, known = message.kind, self._known[message.kind]
         present: dict[str, set[str]] = {}
         for found in message.objects:
-            space = _space(found)
+            space = _space(kind, found)
             present.setdefault(space, set()).add(found.name)
             self._put(kind, space, found, events)
         kept = {finding.key for finding in message.findings if finding.kept}
@@ -95,7 +96,7 @@ class Heard:
             findings.pop(event.key, None)
             self._drop(kind, space, name, events)
         elif event is not None:
-            space = _space(event)
+            space = _space(kind, event)
             if findings:
                 findings.pop(Key(space, event.name), None)
             self._put(kind, space, event, events)
@@ -108,7 +109,7 @@ class Heard:
             # Taken out first, so that the key is the new object's text and the old one can go.
             named.pop(found.name, None)
             named[found.name] = found
-            if not isinstance(found, OwnNode):
+            if kind != "Node" and not isinstance(found, OwnNode):
                 events.append(found)
 
     def _drop(self, kind: Kind, space: str, name: str, events: list[Event]) -> None:
@@ -122,5 +123,5 @@ class Heard:
             events.append(Deleted(kind, space, name))
 
 
-def _space(found: Object) -> str:
-    return "" if isinstance(found, Namespace | OwnNode) else found.namespace
+def _space(kind: Kind, found: Object) -> str:
+    return "" if kind == "Namespace" or isinstance(found, Namespace) else found.namespace
