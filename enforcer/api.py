@@ -34,7 +34,7 @@ _LONGEST_MESSAGE = 500
 class Api:
     """Shared by threads. `load` gives a configuration of the `kubernetes` package, with everything read from files and
     plugins as it is now, and `pool` its connections. Timeouts are seconds: to connect, for the server to say something,
-    for a whole answer. `compress` asks for long answers gzipped."""
+    for a whole answer. `compress` asks for long answers gzipped, as Kubernetes' own clients do."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Api:
         connect_timeout: float = 5.0,
         read_timeout: float = 30.0,
         answer_timeout: float = 120.0,
-        compress: bool = False,
+        compress: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
@@ -55,7 +55,7 @@ class Api:
         self._loaded = 0
         self._configuration = load()
         self._pool = pool(self._configuration)
-        self.received = 0  # bytes of answers, as they came
+        self.received = 0  # bytes of answers, unpacked
 
     @property
     def server(self) -> str:

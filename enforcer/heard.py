@@ -100,7 +100,8 @@ class Heard:
             if findings:
                 findings.pop(Key(space, event.name), None)
             self._put(kind, space, event, events)
-        if message.finding:
+        # What has no name is news, but nothing of now: the watch hears again what it may have missed.
+        if message.finding and message.finding.key:
             findings[message.finding.key] = message.finding
 
     def _put(self, kind: Kind, space: str, found: Object, events: list[Event]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from enforcer.news import Changed, Listed, Recovered, Trouble
+from enforcer.pace import Pace
 from policy.model import Pod
 from tests.api.follow import Follower
 from tests.api.history import NAMESPACES, PODS, POLICIES, History, namespace, pod, policy, small_cluster
@@ -395,3 +396,26 @@ def test_no_answer_is_asked_for_in_a_hot_loop(server: Server, follower: Follower
     assert 2 <= server.requests["watch pods"] - before <= 30
     server.always.clear()
     follower.settle()
+
+
+def test_watches_that_hear_nothing_end_at_once_when_they_are_told_to(server: Server, tmp_path: Path) -> None:
+    patient = Pace()  # 150 s of silence
+    server.bookmark_every = 600
+    with Follower(server, tmp_path, patient) as follower:
+        follower.settle()
+        follower.until(lambda: server.requests["watch pods"] == 1)
+        began = time.monotonic()
+        follower.watchers.stop()
+        assert time.monotonic() - began < 1
+        assert not any(thread.is_alive() for thread in follower.watchers._threads)
+        assert not follower.heard.troubles
+
+
+def test_a_page_that_fails_does_not_begin_the_list_again(server: Server, tmp_path: Path) -> None:
+    busy = refused(503, "ServiceUnavailable")
+    server.faults["list pods"].extend([Talk.answer, busy, busy, Talk.answer, busy])
+    with Follower(server, tmp_path) as follower:
+        follower.settle()
+    asked = [talk.query.get("continue", "") for talk in server.log if talk.title == "list pods"]
+    first, second = asked[1], asked[4]
+    assert first and second and asked == ["", first, first, first, second, second]

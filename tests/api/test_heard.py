@@ -82,7 +82,7 @@ class Twin:
                     self.state = {at: found for at, found in self.state.items() if at != (kind, key)}
                     self.odd.discard((kind, key))
             case Changed(kind, None, Finding(key, _, _)):
-                self.odd.add((kind, key))
+                self.odd |= {(kind, key)} if key else set()
             case Changed(kind, found, _) if found is not None:
                 self.state = {**self.state, (kind, key_of(found)): found}  # type: ignore[arg-type]
                 self.odd.discard((kind, key_of(found)))  # type: ignore[arg-type]
