@@ -27,7 +27,7 @@ def main(port: int, compress: bool, events: int) -> dict[str, float]:
     from enforcer.heard import Heard
     from enforcer.news import News
     from enforcer.resources import resources
-    from enforcer.watch import Watchers
+    from enforcer.watchers import Watchers
 
     ours, ours_seconds = resident(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:

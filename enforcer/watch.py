@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from msgspec import Struct
@@ -281,28 +281,3 @@ class Watcher:
         if self._trouble:
             self._trouble = ""
             self._put(Recovered(self.resource.kind))
-
-
-class Watchers:
-    """A thread for each of `resources`, all of which put into one inbox."""
-
-    def __init__(
-        self, resources: tuple[Resource, ...], server: Server, put: Callable[[News], None], pace: Pace = USUAL
-    ) -> None:
-        self.watchers = tuple(Watcher(resource, server, put, pace) for resource in resources)
-        self._threads = [
-            threading.Thread(target=watcher.run, name=f"watch-{watcher.resource.kind.lower()}", daemon=True)
-            for watcher in self.watchers
-        ]
-
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self, within: float = 5) -> None:
-        """Waits for the threads to end, but not for long: they change nothing."""
-        for watcher in self.watchers:
-            watcher.stop()
-        for thread in self._threads:
-            with suppress(RuntimeError):
-                thread.join(within)

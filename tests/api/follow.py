@@ -16,8 +16,8 @@ from enforcer.heard import Heard
 from enforcer.news import Kind, Listed, News
 from enforcer.pace import Pace
 from enforcer.resources import Resource, resources
-from enforcer.watch import Watchers
 from enforcer.watch_wire import read_page
+from enforcer.watchers import Watchers
 from policy.model import DIRECTIONS
 from tests.api.history import History
 from tests.api.server import Server

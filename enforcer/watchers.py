@@ -1,0 +1,38 @@
+"""The threads that follow the API server, a kind each. They only put messages into one inbox: what is done about them is
+the business of the one thread that empties it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from enforcer.news import News
+from enforcer.pace import USUAL, Pace
+from enforcer.resources import Resource
+from enforcer.watch import Server, Watcher
+
+
+class Watchers:
+    """A thread for each of `resources`, all of which put into one inbox."""
+
+    def __init__(
+        self, resources: tuple[Resource, ...], server: Server, put: Callable[[News], None], pace: Pace = USUAL
+    ) -> None:
+        self.watchers = tuple(Watcher(resource, server, put, pace) for resource in resources)
+        self._threads = [
+            threading.Thread(target=watcher.run, name=f"watch-{watcher.resource.kind.lower()}", daemon=True)
+            for watcher in self.watchers
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, within: float = 5) -> None:
+        """Waits for the threads to end, but not for long: they change nothing."""
+        for watcher in self.watchers:
+            watcher.stop()
+        for thread in self._threads:
+            with suppress(RuntimeError):
+                thread.join(within)
