@@ -1,5 +1,5 @@
-"""The threads that follow the API server, a kind each. They only put messages into one inbox: what is done about them is
-the business of the one thread that empties it."""
+"""The threads that follow the API server, a kind each. They only put messages into one inbox: what is done about them
+is the business of the one thread that empties it."""
 
 from __future__ import annotations
 
