@@ -4,6 +4,6 @@ Rule-sets are pure data: layout makes them, render writes them, parse reads them
 another, simulate walks a packet through them. Only `backend`, `iptables`, `ipset`, `links` and `conntrack` touch the
 host, and only chains and sets with podfence's own prefixes, and one bit of connection marks, are ever changed.
 
-What the cluster looks like comes as messages (`news`) from the API server (`api`, `watch`) or from files (`watch_files`),
-and `heard` turns them into changes; only these three touch a socket or a file of it.
+What the cluster looks like comes as messages (`news`), from the API server by way of `api` and `watch` or from files by
+way of `watch_files`, and `heard` turns them into changes.
 """

@@ -11,6 +11,7 @@ import pytest
 
 from enforcer.api import MERGE_PATCH, Api
 from enforcer.api_config import connect
+from enforcer.pace import Pace
 from policy.errors import ApiRefused, ApiUnconfigured, ApiUnreachable, PodfenceError
 from tests.api.follow import Follower, kubeconfig
 from tests.api.history import PODS, History, pod, small_cluster
@@ -235,3 +236,13 @@ def test_connections_that_are_silent_are_probed(tmp_path: Path) -> None:
                 probe.setsockopt(level, option, value)
                 assert probe.getsockopt(level, option) == value
         assert (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1) in options
+
+
+def test_a_kind_needs_one_connection_for_all_of_its_pages_and_its_watch(tmp_path: Path) -> None:
+    with Server(small_cluster(900)) as server:
+        with Follower(server, tmp_path, Pace(page=300)) as follower:
+            follower.settle()
+            follower.until(lambda: server.requests["watch pods"] == 1)
+        assert server.requests["list pods"] == 3
+        assert server.connections <= 4
+        assert server.sent < 200_000, "compressed"
