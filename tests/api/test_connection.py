@@ -240,9 +240,9 @@ def test_connections_that_are_silent_are_probed(tmp_path: Path) -> None:
 
 def test_a_kind_needs_one_connection_for_all_of_its_pages_and_its_watch(tmp_path: Path) -> None:
     with Server(small_cluster(900)) as server:
-        with Follower(server, tmp_path, Pace(page=300)) as follower:
+        with Follower(server, tmp_path, Pace(page=450)) as follower:
             follower.settle()
             follower.until(lambda: server.requests["watch pods"] == 1)
-        assert server.requests["list pods"] == 3
+        assert server.requests["list pods"] == 2
         assert server.connections <= 4
         assert server.sent < 200_000, "compressed"
