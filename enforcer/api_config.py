@@ -26,8 +26,8 @@ def connect(
 ) -> Api:
     """A connection as `kubeconfig` says; without one as a pod's service account does, or else the default kubeconfig.
     `options` are those of `Api`. ApiUnconfigured where nothing says it; nothing is sent yet."""
-    in_cluster = kubeconfig is None and context is None and "KUBERNETES_SERVICE_HOST" in environment
-    if in_cluster:
+    told = kubeconfig or context or environment.get("KUBECONFIG")
+    if not told and "KUBERNETES_SERVICE_HOST" in environment:
         return Api(lambda: _loaded(_from_pod(service_account, environment)), _pool, **options)
     return Api(lambda: _loaded(_from_file(kubeconfig, context)), _pool, **options)
 

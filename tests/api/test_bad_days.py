@@ -186,6 +186,15 @@ def test_a_watch_that_brings_news_and_ends_soon_is_resumed_soon_but_not_at_once(
     assert {query.get("resourceVersion") for _, query in server.asked[2:]} == {"2"}
 
 
+def test_garbage_that_comes_again_takes_a_list() -> None:
+    clock = Clock()
+    server = Failing(clock, PAGE, [b"<html>\n"])
+    watcher = watcher_of(server, clock, lambda _: None)
+    for _ in range(6):
+        watcher.turn()
+    assert ["watch" if "watch" in query else "list" for _, query in server.asked] == ["list", "watch", "watch"] * 2
+
+
 def test_waits_double_up_to_a_ceiling_by_chance() -> None:
     longest = [max(USUAL.delay(failures, 0, Random(seed).random) for seed in range(300)) for failures in range(9)]
     least = [min(USUAL.delay(failures, 0, Random(seed).random) for seed in range(300)) for failures in range(9)]
