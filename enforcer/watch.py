@@ -160,7 +160,7 @@ class Watcher:
             token = page.token
             if self._stopped.is_set():
                 return
-        self._version, self._last, self._expired = version, None, 0
+        self._version, self._last, self._expired, self._garbled = version, None, 0, False
         self._heard_at = self._clock()
         self.counts.unreadable += len(findings)
         self._put(Listed(resource.kind, tuple(objects), tuple(findings)))
