@@ -5,25 +5,25 @@ The only module that strings the kernel's programs together. Reading comes first
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import chain
 
 from msgspec import Struct
 
 from compiler.compile import Compiled
-from enforcer import conntrack, iptables, strangers
+from enforcer import cni_follow, conntrack, iptables, links, strangers
+from enforcer.attach import Attached, attach
 from enforcer.backend import Backend, checked
+from enforcer.cni_cache import Hints
 from enforcer.flows import installed_marks
+from enforcer.hostview import HostView
 from enforcer.ipset import Sets
 from enforcer.layout import NodeView, layout, local_pods
-from enforcer.links import host_routes
 from enforcer.plan import Actual, held_by_others, plan, remove_everything
 from enforcer.ruleset import RuleSet
 from enforcer.steps import ChangeSet, DropSet, MakeSet, Plan, Transaction
-from policy.cidr import Family
-from policy.errors import KernelRejected
+from policy.cidr import Family, Prefix
+from policy.errors import HostRefused, KernelRejected
 
 
 class FamilyPlan(Struct, frozen=True):
@@ -34,15 +34,28 @@ class FamilyPlan(Struct, frozen=True):
     steps: Plan
 
 
-def veths(compiled: Compiled, node: str, families: Sequence[Family], given: Mapping[str, str]) -> dict[str, str]:
-    """Pod key to interface: as `given`, else where those of the pod's addresses that have routes lead to one interface,
-    and to which no other pod's lead: two pods behind one could each take the other's address."""
-    pods = [pod for pod in local_pods(compiled, node) if pod.key not in given]
-    routes = host_routes(families) if pods else {}
-    leads = {pod.key: {routes[address] for address in pod.addresses if address in routes} for pod in pods}
-    behind = Counter([*given.values(), *chain.from_iterable(leads.values())])
-    single = {key: found.pop() for key, found in leads.items() if len(found) == 1}
-    return dict(given) | {key: veth for key, veth in single.items() if behind[veth] == 1}
+def veths(compiled: Compiled, node: str, families: Sequence[Family], given: Mapping[str, str]) -> Mapping[str, str]:
+    """Pod key to interface, of the pods of `node`: as `given`, else as this host shows it."""
+    return attached(compiled, node, given).veths
+
+
+def attached(
+    compiled: Compiled,
+    node: str,
+    given: Mapping[str, str],
+    pod_cidrs: Sequence[Prefix] = (),
+    host_interfaces: Sequence[str] = (),
+) -> Attached:
+    """The attachments of the pods of `node`, from one reading of this host. Where all are given, a host that can't be
+    read is as good: rules may be rendered anywhere."""
+    pods = local_pods(compiled, node)
+    try:
+        view = links.dump()
+    except HostRefused:
+        if any(pod.key not in given for pod in pods):
+            raise
+        view = HostView()
+    return attach(view, pods, given, Hints(cni_follow.read()), pod_cidrs, host_interfaces)
 
 
 def read(backend: Backend, family: Family) -> Actual:

@@ -41,7 +41,7 @@ def render(
 
     families: tuple[Family, ...] = (4, 6) if chosen is None else (4,) if chosen == "4" else (6,)
     compiled = compile_files(paths, recursive)
-    view = view_of(compiled, options, families)
+    view = view_of(compiled, options)
     steps = {
         f"IPv{family}": plan(Actual(family, Installed({}, {}), {}), layout(compiled, view, family))
         for family in families
@@ -92,11 +92,10 @@ def _plan_and_apply(
     from enforcer.backend import detect
     from enforcer.flows import Change
     from enforcer.host import execute, plans
-    from enforcer.links import uplinks
 
     compiled = compile_files(paths, recursive)
     backend = detect(options.backend)
-    view = view_of(compiled, options, backend.families, uplinks(backend.families))
+    view = view_of(compiled, options)
     found = plans(backend, compiled, view)
     change = Change(compiled, view, [family_plan.actual for family_plan in found])
     end = existing_flows == "end"
@@ -136,7 +135,7 @@ def verify_command(paths: tuple[str, ...], recursive: bool, options: NodeOptions
 
     compiled = compile_files(paths, recursive)
     backend = detect(options.backend)
-    return verify_node(compiled, view_of(compiled, options, backend.families), backend, form, follow)
+    return verify_node(compiled, view_of(compiled, options), backend, form, follow)
 
 
 @command.command("status")

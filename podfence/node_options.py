@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from compiler.verdict import NodeEgress
     from enforcer.backend import Mode
     from enforcer.layout import NodeView
-    from policy.cidr import Family, Prefix
+    from policy.cidr import Prefix
 
 # What the kernel takes for a name, without what iptables would take for more than one.
 _INTERFACE = re.compile(r"[!-.0-9;-~]{0,14}[!-*,-.0-9;-~]")
@@ -38,6 +38,7 @@ class NodeOptions(Struct, frozen=True):
     mark: int
     pod_cidrs: tuple[str, ...]
     interfaces: tuple[str, ...]
+    host_interfaces: tuple[str, ...]
 
 
 backend_option = click.option(
@@ -78,7 +79,14 @@ _NODE_OPTIONS = (
         "interfaces",
         multiple=True,
         metavar="NAMESPACE/POD=NAME",
-        help="The interface that leads to a pod; from the routes where not given.",
+        help="The interface that leads to a pod; found from routes, bridges and names where not given.",
+    ),
+    click.option(
+        "--host-interface",
+        "host_interfaces",
+        multiple=True,
+        metavar="NAME",
+        help="An interface that is the node's own and no pod's, or a pattern such as 'lxc*'.",
     ),
 )
 
@@ -101,32 +109,31 @@ def compile_files(paths: tuple[str, ...], recursive: bool) -> Compiled:
     return compile_cluster(read_cluster(paths, recursive).cluster)
 
 
-def view_of(
-    compiled: Compiled, options: NodeOptions, families: tuple[Family, ...], uplinks: tuple[str, ...] = ()
-) -> NodeView:
-    """The node as options, objects and routes show it; says on stderr which pods have no interface."""
-    from enforcer.host import veths
-    from enforcer.layout import NodeView, local_pods
+def view_of(compiled: Compiled, options: NodeOptions) -> NodeView:
+    """The node as options, objects and this host show it; says on stderr which pods have no interface, and why."""
+    from enforcer.host import attached
+    from enforcer.layout import NodeView
 
-    pods = local_pods(compiled, options.node)
     known = {node.name for node in compiled.cluster.nodes} | {pod.node for pod in compiled.cluster.pods}
     if options.node not in known:
         names = ", ".join(sorted(known - {""})) or "none"
         raise UsageError(f"no node is called {options.node!r} in the files, which know {names}: use --node")
-    found = veths(compiled, options.node, families, _interfaces(options.interfaces, compiled))
-    for pod in pods:
-        if pod.key not in found:
-            warn(f"{pod.key}: no interface of this host leads to it, so it stays closed")
     cidrs = _pod_cidrs(compiled, options)
+    given = _interfaces(options.interfaces, compiled)
+    found = attached(compiled, options.node, given, cidrs, options.host_interfaces)
+    for pod, reason in found.unattached.items():
+        warn(f"{pod}: {reason}, so it stays closed")
     return NodeView(
         options.node,
-        found,
+        found.veths,
         cidrs,
-        uplinks,
+        found.uplinks,
         node_egress=options.node_egress,
         deny=options.deny,
         log_group=options.log_group,
         mark=options.mark,
+        bridges=found.bridges,
+        strangers=found.strangers,
     )
 
 
