@@ -225,6 +225,7 @@ TABLES: dict[str, Table] = {
     "ends": _ends(),
     "local-pods": _local_pods(),
     "lab": _all("lab"),
+    "links": _all("links"),
     "cli": _all("cli"),
     "index": _all("index"),
     "watch": _all("watch"),
