@@ -45,7 +45,7 @@ _GROUPS = (_LINK, _NEIGHBOUR, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_R
 _RECEIVE = 1 << 17
 _EVENT_BUFFER = 1 << 22
 # The kernel says that a reading met a change in its midst, and may have missed something.
-_READINGS = 10
+_READINGS = 50
 # Views are at least so far apart, in seconds; the first of a burst is told at once.
 _GAP = 0.002
 # More links than that are read all at once.
@@ -212,9 +212,9 @@ def _read(sock: socket.socket, asked: bytes) -> list[Fact]:
     for _ in range(_READINGS):
         found, whole = _read_once(sock, asked)
         if whole:
-            break
+            return found
         time.sleep(0.001)
-    return found
+    raise OSError(errno.EAGAIN, "they keep changing")
 
 
 def _read_once(sock: socket.socket, asked: bytes) -> tuple[list[Fact], bool]:
