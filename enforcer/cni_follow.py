@@ -123,6 +123,11 @@ class CniResults:
         """Whether changes are told at once, rather than looked for."""
         return self._watched
 
+    @property
+    def alive(self) -> bool:
+        """Whether changes are still followed."""
+        return self._thread.is_alive()
+
     def _run(self) -> None:
         while not self._ended():
             written = self._written()

@@ -109,6 +109,11 @@ class HostLinks:
         os.close(self._wake)
         os.close(self._waker)
 
+    @property
+    def alive(self) -> bool:
+        """Whether changes are still followed."""
+        return self._thread.is_alive()
+
     def _run(self) -> None:
         """A reading that fails is tried again a second later: the last view stays till then, and `failure` says why."""
         while True:

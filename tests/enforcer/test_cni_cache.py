@@ -209,6 +209,7 @@ def test_follow(tmp_path: Path, watching: bool) -> None:
         assert {wait_for(events, AddressKnown).file for _ in range(40)} == {f"b{number}" for number in range(40)}
         (tmp_path / "b0").replace(tmp_path / "c")
         assert wait_for(events, AddressGone).file == "b0"
+        assert following.alive
 
 
 def test_follow_a_folder_that_comes_and_goes(tmp_path: Path) -> None:

@@ -238,6 +238,8 @@ def test_lost_events(pods: str) -> None:
                 break
         followed.agree()
         assert links.dumps > 1
+        assert links.alive
+        assert links.failure is None
 
 
 def test_what_makes_no_difference_is_not_told(pods: str) -> None:
