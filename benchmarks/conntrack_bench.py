@@ -15,7 +15,7 @@ from benchmarks.lane import forget_flows
 from benchmarks.record import Figure, Size, figure
 from compiler.compile import Compiled, compile_cluster
 from enforcer import conntrack
-from enforcer.layout import NodeView
+from enforcer.layout import NodeView, local_pods
 from enforcer.revocation import Judge
 from lab import netns
 from policy.cidr import Address, Family, parse_address
@@ -85,7 +85,7 @@ def _revoke(compiled: Compiled, addresses: set[Address] | None) -> int:
 
 def _judge(compiled: Compiled) -> Judge:
     veths = {pod.key: f"veth:{pod.name}" for pod in compiled.cluster.pods if pod.node == "n1"}
-    return Judge(compiled, NodeView("n1", veths), ())
+    return Judge(compiled, NodeView("n1", veths), local_pods(compiled, "n1"), ())
 
 
 def _clock(work: Callable[[], int]) -> tuple[int, float]:

@@ -11,7 +11,7 @@ from typing import Literal
 from msgspec import Struct
 
 from compiler.allowset import AllowSet, PolicyRef, RuleRef
-from compiler.compile import Compiled
+from compiler.compile import State
 from compiler.peers import PeerSet
 from compiler.ports import NamedPort, PortSet
 from policy.cidr import Address, Family
@@ -69,12 +69,12 @@ class Verdict(Struct, frozen=True):
         return any(half.uncertain for half in halves) and all(half.allowed or half.uncertain for half in halves)
 
 
-def verdict(compiled: Compiled, flow: Flow, node_egress: NodeEgress = "enforce") -> Verdict:
+def verdict(compiled: State, flow: Flow, node_egress: NodeEgress = "enforce") -> Verdict:
     """The verdict on `flow`; `node_egress` says what a pod may send to its own node (semantics, row 28)."""
     return Verdict(_half(compiled, flow, "ingress", node_egress), _half(compiled, flow, "egress", node_egress))
 
 
-def _half(compiled: Compiled, flow: Flow, direction: Direction, node_egress: NodeEgress) -> Half:
+def _half(compiled: State, flow: Flow, direction: Direction, node_egress: NodeEgress) -> Half:
     subject, peer = (flow.dst, flow.src) if direction == "ingress" else (flow.src, flow.dst)
     if subject.pod is None or not subject.pod.selectable:
         return Half(direction, True, "finished" if subject.pod and subject.pod.finished else "no pod")
@@ -98,7 +98,7 @@ def _half(compiled: Compiled, flow: Flow, direction: Direction, node_egress: Nod
 class _Question(Struct, frozen=True):
     """One flow, asked of one allow-set."""
 
-    compiled: Compiled
+    compiled: State
     peer: End
     dst: End
     protocol: str

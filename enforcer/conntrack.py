@@ -12,12 +12,13 @@ import os
 import socket
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import Protocol
 
 from msgspec import Struct
 
-from enforcer.conntrack_answer import Tracked, entries, identity, results
-from enforcer.conntrack_wire import WAYS, Identity, dump_request, mark_requests, packed
-from enforcer.revocation import Judge
+from enforcer.conntrack_answer import Tracked, entries, entries_with, identity, results
+from enforcer.conntrack_wire import WAYS, Identity, delete_requests, dump_request, mark_requests, packed
 from policy.cidr import Address, Family
 from policy.errors import HostRefused, KernelRejected
 
@@ -36,7 +37,13 @@ class Revoked(Struct, frozen=True):
     restored: int
 
 
-def revoke(judge: Judge, mark: int, addresses: Collection[Address] | None = None, end: bool = True) -> Revoked:
+class Judges(Protocol):
+    """Says which flows may not go on."""
+
+    def forbids(self, flow: Tracked) -> bool: ...
+
+
+def revoke(judge: Judges, mark: int, addresses: Collection[Address] | None = None, end: bool = True) -> Revoked:
     """Makes the bit `mark` of every flow say what `judge` does: set where the flow is forbidden, cleared where it is
     not. To be called once the rules are in force: the bit alone ends nothing that they let pass.
 
@@ -46,62 +53,71 @@ def revoke(judge: Judge, mark: int, addresses: Collection[Address] | None = None
     return Revoked(ended, write(mark, False, pardoned(judge, mark, addresses)))
 
 
-def forbidden(judge: Judge, mark: int, addresses: Collection[Address] | None = None) -> list[Identity]:
+def forbidden(judge: Judges, mark: int, addresses: Collection[Address] | None = None) -> list[Identity]:
     """The flows that may not go on and lack the bit: a change forbids them, or someone took the bit away."""
-    return _find(judge.forbids, mark, False, addresses)
+    return _find(judge.forbids, _requests(mark, False, addresses), addresses)
 
 
-def pardoned(judge: Judge, mark: int, addresses: Collection[Address] | None = None) -> list[Identity]:
+def pardoned(judge: Judges, mark: int, addresses: Collection[Address] | None = None) -> list[Identity]:
     """The flows that may go on and have the bit."""
-    return _find(lambda flow: not judge.forbids(flow), mark, True, addresses)
+    return _find(lambda flow: not judge.forbids(flow), _requests(mark, True, addresses), addresses)
+
+
+def with_ends(wanted: Callable[[Tracked], bool], addresses: Collection[Address]) -> list[Identity]:
+    """The flows that have one of the addresses for an end and are `wanted`, whatever their marks."""
+    return _find(wanted, _requests(0, False, addresses), addresses)
 
 
 def forget(mark: int) -> int:
     """Clears the bit everywhere; how many flows had it."""
-    return write(mark, False, _find(lambda _: True, mark, True, None))
+    return write(mark, False, _find(lambda _: True, _requests(mark, True, None), None))
 
 
 def write(mark: int, is_set: bool, found: Sequence[Identity]) -> int:
     """Sets or clears the bit of these entries; how many of them were still there."""
-    written = 0
+    return _change(found, lambda batch: mark_requests(batch, mark, is_set), "the mark of a connection can't be changed")
+
+
+def delete(found: Sequence[Identity]) -> int:
+    """Takes these entries out of the table, so that their next packets are those of new flows; how many were there."""
+    return _change(found, delete_requests, "a connection can't be forgotten")
+
+
+def _change(found: Sequence[Identity], requests: Callable[[Sequence[Identity]], bytes], what: str) -> int:
+    changed = 0
     with _socket() as sock:
         for start in range(0, len(found), _BATCH):
             batch = found[start : start + _BATCH]
-            sock.send(mark_requests(batch, mark, is_set))
-            written += len(batch) - _gone(sock, len(batch))
-    return written
+            sock.send(requests(batch))
+            changed += len(batch) - _gone(sock, len(batch), what)
+    return changed
 
 
-def _gone(sock: socket.socket, count: int) -> int:
+def _gone(sock: socket.socket, count: int, what: str) -> int:
     """How many of `count` entries were not there any more. Only the last one's success is told, each one's failure."""
     codes: dict[int, int] = {}
     while count not in codes:
         codes.update(results(sock.recv(_RECEIVE)))
     for code in codes.values():
         if code not in (0, errno.ENOENT):
-            raise KernelRejected(f"the mark of a connection can't be changed: {os.strerror(code)}")
+            raise KernelRejected(f"{what}: {os.strerror(code)}")
     return sum(code == errno.ENOENT for code in codes.values())
 
 
 def _find(
-    wanted: Callable[[Tracked], bool], mark: int, is_set: bool, addresses: Collection[Address] | None
+    wanted: Callable[[Tracked], bool], requests: Sequence[bytes], addresses: Collection[Address] | None
 ) -> list[Identity]:
-    """The entries whose bit `is_set` and that are `wanted`."""
-    concerned = None if addresses is None else set(map(packed, addresses))
+    """The entries of these dumps that have an end among `addresses` and are `wanted`."""
+    concerned = None if addresses is None else frozenset(map(packed, addresses))
     # A flow between two of the addresses is found twice.
-    found = {
-        identity(flow): None
-        for request in _requests(mark, is_set, addresses)
-        for flow in _dump(request)
-        if (concerned is None or flow.src in concerned or flow.dst in concerned) and wanted(flow)
-    }
+    found = {identity(flow): None for request in requests for flow in _dump(request, concerned) if wanted(flow)}
     return list(found)
 
 
 def _requests(mark: int, is_set: bool, addresses: Collection[Address] | None) -> list[bytes]:
     """Dumps that together hold all entries with one of the addresses. Entries with the bit are few anyway. The kernel
     can't look for an IPv6 address: up to 6.18 at least, it gives all other entries instead."""
-    if addresses is None or is_set:
+    if addresses is None or (mark and is_set):
         return [dump_request(mark, is_set)]
     few = [address for address in addresses if address.family == 4]
     whole: list[Family] = [6] if len(few) < len(addresses) else []
@@ -111,10 +127,11 @@ def _requests(mark: int, is_set: bool, addresses: Collection[Address] | None) ->
     return looked_for + [dump_request(mark, is_set, family) for family in whole]
 
 
-def _dump(request: bytes) -> Iterator[Tracked]:
+def _dump(request: bytes, concerned: Collection[bytes] | None) -> Iterator[Tracked]:
     with _socket() as sock:
         sock.send(request)
-        yield from entries(lambda: sock.recv(_RECEIVE))
+        answers = partial(sock.recv, _RECEIVE)
+        yield from entries(answers) if concerned is None else entries_with(answers, concerned)
 
 
 @contextmanager

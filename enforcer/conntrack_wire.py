@@ -17,7 +17,7 @@ Identity = tuple[int, bytes]
 Way = Literal["original", "reply"]
 WAYS: tuple[Way, Way] = ("original", "reply")
 
-ENTRY, _GET = 0x100, 0x101
+ENTRY, _GET, _DELETE = 0x100, 0x101, 0x102
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 TUPLE: dict[Way, int] = {"original": 1, "reply": 2}
 TUPLE_IP, TUPLE_PROTO = 1, 2
@@ -49,10 +49,18 @@ def dump_request(
 def mark_requests(entries: Sequence[Identity], mark: int, is_set: bool) -> bytes:
     """Sets or clears the bit `mark` of entries, and no other of their bits. They are numbered from 1. The kernel tells
     of those that fail, and of the last in any case."""
-    bit = _number(MARK, mark if is_set else 0) + _number(MARK_MASK, mark)
+    return _requests(ENTRY, entries, _number(MARK, mark if is_set else 0) + _number(MARK_MASK, mark))
+
+
+def delete_requests(entries: Sequence[Identity]) -> bytes:
+    """Takes entries out of the table; numbered and answered as `mark_requests`."""
+    return _requests(_DELETE, entries)
+
+
+def _requests(kind: int, entries: Sequence[Identity], rest: bytes = b"") -> bytes:
     last = len(entries)
     return b"".join(
-        _message(ENTRY, _REQUEST | (_ACK if number == last else 0), family, attributes + bit, number)
+        _message(kind, _REQUEST | (_ACK if number == last else 0), family, attributes + rest, number)
         for number, (family, attributes) in enumerate(entries, 1)
     )
 

@@ -1,4 +1,7 @@
-"""What becomes of existing flows when a node's rules change, from what its kernel held before."""
+"""What becomes of existing flows when a node's rules change, from what its kernel held before.
+
+For rules that are applied by hand, all at once; of a running node `ender` takes care.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from msgspec import Struct
 
 from compiler.compile import Compiled
 from enforcer import conntrack, names
-from enforcer.layout import NodeView
+from enforcer.conntrack_wire import Identity
+from enforcer.layout import NodeView, local_pods
 from enforcer.links import own_addresses
 from enforcer.plan import Actual
 from enforcer.revocation import Judge
@@ -35,24 +39,33 @@ class Change:
         self._first_sync = not any(actual.tables.chains for actual in before)
         known = {address for actual in before for address in known_addresses(actual)}
         local = {address for pod in compiled.cluster.pods if pod.key in node.veths for address in pod.addresses}
-        self._judge = Judge(compiled, node, own_addresses(BITS), known - local)
+        pods = local_pods(compiled, node.name)
+        self._judge = Judge(compiled, node, pods, own_addresses(BITS), known - local)
 
     def foresee(self, end: bool) -> Flows:
         """What `settle` would do."""
-        forbidden = len(conntrack.forbidden(self._judge, self._mark))
-        restored = len(conntrack.pardoned(self._judge, self._mark))
-        end = end and not self._first_sync
-        return Flows(forbidden if end else 0, restored, 0 if end else forbidden, self._first_sync)
+        forbidden, pardoned = self._survey()
+        return self._flows(end, len(forbidden), len(pardoned))
 
     def settle(self, end: bool) -> Flows:
         """Ends and restores flows, once the new rules are in force. A node's first sync ends none: it may be mistaken
         about everything."""
-        end = end and not self._first_sync
-        spared = 0 if end else len(conntrack.forbidden(self._judge, self._mark))
-        revoked = conntrack.revoke(self._judge, self._mark, end=end)
+        forbidden, pardoned = self._survey()
+        ends = end and not self._first_sync
+        ended = conntrack.write(self._mark, True, forbidden) if ends else len(forbidden)
+        restored = conntrack.write(self._mark, False, pardoned)
         for mark in self._old_marks:
             conntrack.forget(mark)
-        return Flows(revoked.ended, revoked.restored, spared, self._first_sync)
+        return self._flows(end, ended, restored)
+
+    def _survey(self) -> tuple[list[Identity], list[Identity]]:
+        """The flows without the bit that should have it, and those with it that should not; each entry is read once."""
+        judge, mark = self._judge, self._mark
+        return conntrack.forbidden(judge, mark), conntrack.pardoned(judge, mark)
+
+    def _flows(self, end: bool, forbidden: int, restored: int) -> Flows:
+        end = end and not self._first_sync
+        return Flows(forbidden if end else 0, restored, 0 if end else forbidden, self._first_sync)
 
 
 def installed_marks(actual: Actual) -> set[int]:

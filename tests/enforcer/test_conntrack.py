@@ -156,7 +156,7 @@ class Node:
         self.view = NodeView(
             self.node.name, veths, self.node.pod_cidrs, node_egress="allow" if egress == "allow" else "enforce"
         )
-        self.judge = Judge(self.compiled, self.view, self.node.addresses)
+        self.judge = Judge(self.compiled, self.view, local_pods(self.compiled, self.node.name), self.node.addresses)
         self._simulators: dict[Family, Simulator] = {}
 
     def flows(self, count: int) -> list[Tracked]:
@@ -218,7 +218,7 @@ def test_the_bit_decides_what_becomes_of_a_flow(seed: int) -> None:
 def test_the_flows_of_a_released_address_end_unless_the_node_made_them() -> None:
     node = Node(0)
     own, stranger, former = node.node.addresses[0], parse_address("203.0.113.9"), parse_address("192.0.2.77")
-    judge = Judge(node.compiled, node.view, node.node.addresses, {former})
+    judge = Judge(node.compiled, node.view, tuple(node.pods.values()), node.node.addresses, {former})
 
     def forbids(src: Address, dst: Address) -> bool:
         return judge.forbids(Tracked(packed(src), packed(dst), 6, b"\0\x50", b"", 0))
@@ -255,7 +255,7 @@ def test_pods_that_differ_in_one_thing_are_judged_apart(other: Object) -> None:
     meta = {"name": "p", "namespace": "shop"}
     policy = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": meta, "spec": spec}
     compiled = compile_cluster(decode_objects([local, remote("one", "10.0.2.1"), other, policy]).cluster)
-    judge = Judge(compiled, NodeView("near", {"shop/local": "veth"}), ())
+    judge = Judge(compiled, NodeView("near", {"shop/local": "veth"}), local_pods(compiled, "near"), ())
     both = ("10.0.2.1", "10.0.2.2")
     asked = [Tracked(*map(packed, map(parse_address, ("10.0.1.1", dst))), 6, b"\0\x50", b"", 0) for dst in both]
     assert [judge.forbids(flow) for flow in asked] == [False, True]
@@ -263,7 +263,7 @@ def test_pods_that_differ_in_one_thing_are_judged_apart(other: Object) -> None:
 
 def test_an_address_of_the_nodes_own_block_is_judged_apart_from_strangers() -> None:
     view = NodeView("near", {}, (parse_cidr("10.0.1.0/24"),))
-    judge = Judge(compile_cluster(decode_objects([]).cluster), view, [parse_address("10.0.1.1")])
+    judge = Judge(compile_cluster(decode_objects([]).cluster), view, (), [parse_address("10.0.1.1")])
     ends = [packed(parse_address(text)) for text in ("10.0.0.255", "10.0.1.0", "10.0.1.255", "10.0.2.0", "10.0.1.1")]
     flows = [Tracked(packed(parse_address("192.0.2.1")), end, 6, b"\0\x50", b"", 0) for end in ends]
     assert [judge.forbids(flow) for flow in flows] == [False, True, True, False, False]

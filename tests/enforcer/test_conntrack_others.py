@@ -18,7 +18,7 @@ from enforcer import conntrack
 from enforcer.base import DEFAULT_MARK
 from enforcer.flows import Flows
 from enforcer.host import cleanup, mark_writers, veths
-from enforcer.layout import NodeView
+from enforcer.layout import NodeView, local_pods
 from enforcer.revocation import Judge
 from tests.enforcer.connections import (
     ALLOWED,
@@ -155,7 +155,7 @@ def test_only_flows_with_the_given_addresses_are_touched(world_of_nft: World) ->
         world.lab.inside("n1"),
     ):
         view = NodeView("n1", veths(compiled, "n1", FAMILIES, {}))
-        judge = Judge(compiled, view, ())
+        judge = Judge(compiled, view, local_pods(compiled, "n1"), ())
         revoked = [
             conntrack.revoke(judge, view.mark, addresses)
             for addresses in ({web}, {web}, {world.lab.host("shop/far").address(6)}, {far, web}, None)
