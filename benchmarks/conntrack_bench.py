@@ -7,15 +7,26 @@ clients are 2,000 pods and 1,000 strangers; in the other every client is a stran
 from __future__ import annotations
 
 import os
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+
+from msgspec.structs import replace
 
 from benchmarks.flow_table import addresses, fill, talks
 from benchmarks.lane import forget_flows
 from benchmarks.record import Figure, Size, figure
 from compiler.compile import Compiled, compile_cluster
+from compiler.index import Index
 from enforcer import conntrack
+from enforcer.concern import Concern, concern, owners_of
+from enforcer.conntrack_wire import dump_request
+from enforcer.ender import Ender, Moment, Stage
+from enforcer.gate import Gate
 from enforcer.layout import NodeView, local_pods
+from enforcer.remembered import Memory
 from enforcer.revocation import Judge
 from lab import netns
 from policy.cidr import Address, Family, parse_address
@@ -23,7 +34,9 @@ from policy.decode import decode_objects
 
 MARK = 0x1000
 LOCAL = 110
-ONE_TARGET, ANY_TARGET = 100.0, 300.0
+ONE_TARGET, ANY_TARGET, WAIT_TARGET = 100.0, 300.0, 2.0
+_DONE = b"\3\0"
+_NETLINK_NETFILTER = 12
 _FIRST: dict[Family, tuple[str, ...]] = {
     4: ("10.244.1.1", "10.245.0.0", "198.18.0.0", "203.0.113.0"),
     6: ("fd00:1::1", "fd00:2::", "2001:db8::", "2001:db8:ffff::"),
@@ -65,7 +78,77 @@ def _ending(family: Family, entries: int, runs: int) -> Iterator[Figure]:
             one = [_timed(opened, shut, {servers[0]}) for _ in range(runs)]
             # The kernel finds an IPv4 address by itself; for IPv6 its search is broken, so all flows are read.
             yield figure("all flows of one pod end", one, "ms", ONE_TARGET, **case)
+            bare = [_clock(lambda: _bare_dump(family))[1] for _ in range(runs)]
+            yield figure("the kernel gives the whole table, nobody reads it", bare, "ms", None, **case)
+            yield from _service(opened, shut, runs, case)
         forget_flows()
+
+
+def _service(opened: Compiled, shut: Compiled, runs: int, case: dict[str, str | int]) -> Iterator[Figure]:
+    """An ender in a thread of its own: from what it is told to the last bit, for one pod and for all; and how long at
+    most another thread waits for it, which changes a pod far away every 10 ms."""
+    index, gate = Index("n1"), Gate()
+    reached: dict[str, float] = {}
+    done = threading.Event()
+
+    def observe(stage: Stage, _: float) -> None:
+        reached[stage] = time.perf_counter()
+        if stage == "restored":
+            done.set()
+
+    ender = Ender(index, gate, Memory(None), period=0, observe=observe, complain=print)
+    index.apply([*opened.cluster.namespaces, *opened.cluster.pods, *opened.cluster.policies])
+    local = {pod.key: pod for pod in opened.cluster.pods if pod.node == "n1"}
+    moment = Moment(NodeView("n1", {key: f"veth:{key}" for key in local}), tuple(local.values()), frozenset())
+    ender.hand_over(owners_of(moment.local, index))
+    thread = ender.start()
+
+    far = opened.cluster.pods[-1]
+    relabelled = (replace(far, labels=far.labels | {"n": str(number)}) for number in count())
+
+    def run(told: Concern) -> tuple[float, float]:
+        done.clear()
+        waits = [0.0]
+        began = time.perf_counter()
+        ender.tell(told, moment)
+        while not done.is_set():
+            asked = time.perf_counter()
+            with gate.changing():
+                waits.append((time.perf_counter() - asked) * 1e3)
+                index.apply([next(relabelled)])
+            time.sleep(0.01)
+        return (reached["ended"] - began) * 1e3, max(waits)
+
+    reached["ended"] = 0.0
+    run(Concern(restores=True))
+    one, every = [], []
+    first, alone = opened.cluster.pods[0], shut.cluster.pods[0]
+    for _ in range(runs):
+        with gate.changing():
+            changes = index.apply([alone])
+        ended = ender.counts.ended
+        one.append(run(concern(changes, {alone.key: alone})))
+        if ender.counts.ended == ended:
+            raise AssertionError("no flow ended")
+        with gate.changing():
+            changes = index.apply([first])
+        run(concern(changes, {first.key: first}))
+        every.append(run(Concern(everything=True, restores=True)))
+    ender.stop()
+    thread.join()
+    yield figure("service: all flows of one pod end", [took for took, _ in one], "ms", ONE_TARGET, **case)
+    yield figure("service: the whole table is looked at", [took for took, _ in every], "ms", ANY_TARGET, **case)
+    longest = [wait for _, wait in (*one, *every)]
+    yield figure("service: another thread waits for the index at most", longest, "ms", WAIT_TARGET, **case)
+
+
+def _bare_dump(family: Family) -> int:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as sock:
+        sock.send(dump_request(MARK, False, family))
+        read = 0
+        while (answer := sock.recv(1 << 17))[4:6] != _DONE:
+            read += len(answer)
+    return read
 
 
 def _timed(opened: Compiled, closed: Compiled, addresses: set[Address] | None, expected: int | None = None) -> float:

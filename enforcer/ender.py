@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -35,6 +35,7 @@ from policy.cidr import Address
 from policy.errors import HostRefused
 from policy.model import Pod
 
+Stage = Literal["purged", "ended", "restored"]
 _EVERYTHING = Concern(everything=True, restores=True)
 _RETRY = 1.0
 
@@ -89,8 +90,9 @@ class Ender:
     told meanwhile. `state` is changed by another thread, inside `gate.changing()`.
 
     `period`: how often all flows are looked at for bits that somebody else changed, in seconds, 0 for never. `observe`
-    learns how many seconds each run took, `purged` is called when addresses need not be closed any more, `complain`
-    gets one line where a run failed. `end=False` leaves flows be, but lets those that had ended go on."""
+    learns when each stage of a run was done, in seconds since the run began. `purged` is called when addresses need not
+    be closed any more, `complain` gets one line where a run failed. `end=False` leaves flows be, but lets those that
+    had ended go on."""
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class Ender:
         table: Table = conntrack,
         end: bool = True,
         period: float = 60.0,
-        observe: Callable[[float], None] = lambda _: None,
+        observe: Callable[[Stage, float], None] = lambda *_: None,
         purged: Callable[[], None] = lambda: None,
         complain: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
@@ -184,7 +186,7 @@ class Ender:
             self._waiting = NOTHING
         began = self._clock()
         try:
-            self._settle(_EVERYTHING if looks else waiting, moment, looks)
+            self._settle(_EVERYTHING if looks else waiting, moment, looks, began)
         except Exception as error:
             # Whatever it was, flows are to end all the same, and the thread that sees to it must not.
             with self._changed:
@@ -198,7 +200,6 @@ class Ender:
         if looks or waiting.everything:
             self._look_again = now + self._period
         self._counts = replace(self._counts, runs=self._counts.runs + 1, last=now)
-        self._observe(now - began)
         return True
 
     def _run(self) -> None:
@@ -220,13 +221,14 @@ class Ender:
             return None
         return max(0.0, self._look_again - now, self._not_before - now)
 
-    def _settle(self, change: Concern, moment: Moment, looks: bool) -> None:
+    def _settle(self, change: Concern, moment: Moment, looks: bool, began: float) -> None:
         mark = moment.node.mark
         for old in self._old_marks:
             self._table.forget(old)
         self._old_marks = frozenset()
         if change.former and self._end:
             self._purge(change.former, moment)
+            self._observe("purged", self._clock() - began)
         judge = Judge(
             self._state,
             moment.node,
@@ -242,8 +244,10 @@ class Ender:
             found = self._table.forbidden(judge, mark, None if change.everything else change.ends)
             ended = self._table.write(mark, True, self._not_spared(found, change))
             self._count(ended=ended, lost=ended if looks else 0)
+            self._observe("ended", self._clock() - began)
         if change.restores:
             self._count(restored=self._table.write(mark, False, self._table.pardoned(judge, mark)))
+            self._observe("restored", self._clock() - began)
 
     def _purge(self, addresses: frozenset[Address], moment: Moment) -> None:
         """Forgets the flows of former owners, those that the node made excepted."""

@@ -21,7 +21,7 @@ from enforcer.conntrack_answer import Tracked
 from enforcer.gate import Gate
 from enforcer.layout import NodeView
 from policy.cidr import BITS, Address, Family, Prefix
-from policy.model import DIRECTIONS, Direction, Pod, Protocol
+from policy.model import DIRECTIONS, Direction, Labels, Pod, Protocol
 
 _PROTOCOLS: dict[int, Protocol] = {6: "TCP", 17: "UDP", 132: "SCTP"}
 
@@ -70,26 +70,31 @@ class Judge:
         self._singular = self._own | self._released | self._local
         self._gate = gate or Gate()
         self._known_edges = edges or Edges()
+        self._isolated: dict[Direction, dict[Address, AllowSet]] = {}
+        self._labels: dict[str, Labels] = {}
+        self._version_known = False
         with self._gate:
             self._begin()
 
     def _begin(self) -> None:
-        """Forgets all that was found; the gate is closed."""
+        """Forgets what may not be so any more; the gate is closed. Whose an address is may have changed, but what is
+        known of flows between pods of some labels holds as long as allow-sets and namespaces do."""
         self._version = self._gate.version
-        self._isolated: dict[Direction, dict[Address, AllowSet]] = {
-            direction: {
-                address: allow
-                for pod in self._attached
-                if self._enforced(pod) and (allow := self._state.allow(pod, direction)).isolated
-                for address in pod.addresses
-                if (holder := self._state.pod_at(address)) and holder.key == pod.key
-            }
-            for direction in DIRECTIONS
-        }
-        self._cuts: dict[Family, list[int]] = {}
-        self._kinds: dict[Hashable, int] = {}
         self._places: dict[bytes, int] = {}
-        self._answers: dict[tuple[int, int, int, bytes], bool] = {}
+        isolated: dict[Direction, dict[Address, AllowSet]] = {direction: {} for direction in DIRECTIONS}
+        for pod in self._attached:
+            if self._enforced(pod):
+                own = [a for a in pod.addresses if (holder := self._state.pod_at(a)) and holder.key == pod.key]
+                for direction, known in isolated.items():
+                    allow = self._state.allow(pod, direction)
+                    if allow.isolated:
+                        known.update(dict.fromkeys(own, allow))
+        labels = dict(self._state.namespaces)
+        if not self._version_known or labels != self._labels or isolated != self._isolated:
+            self._cuts: dict[Family, list[int]] = {}
+            self._kinds: dict[Hashable, int] = {}
+            self._answers: dict[tuple[int, int, int, bytes], bool] = {}
+        self._labels, self._isolated, self._version_known = labels, isolated, True
 
     def forbids(self, flow: Tracked) -> bool:
         src, dst, protocol, port, _, _ = flow
@@ -128,11 +133,11 @@ class Judge:
         if found:
             return found
         address = unpacked(packed)
-        kind: Hashable = address
+        pod = self._state.pod_at(address)
+        stretch: Hashable = address
         if address not in self._singular and self._cuts:
-            pod = self._state.pod_at(address)
-            stretch = bisect_right(self._cuts[address.family], address.value)
-            kind = pod and (pod.namespace, frozenset(pod.labels.items()), pod.ports), address.family, stretch
+            stretch = address.family, bisect_right(self._cuts[address.family], address.value)
+        kind = pod and (pod.namespace, frozenset(pod.labels.items()), pod.ports), stretch
         # From 1: no place is 0.
         found = self._places[packed] = self._kinds.setdefault(kind, len(self._kinds) + 1)
         return found

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from podfence.node_denials import denials_command
 from podfence.node_flows import ExistingFlows, existing_flows_option, flow_counts, mark_warnings
 from podfence.node_options import NodeOptions, backend_option, compile_files, node_options, view_of, warn
 from podfence.options import files_option, format_option, recursive_option
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 @click.group("node")
 def command() -> None:
     """Render, plan, apply, read back or remove a node's rules."""
+
+
+command.add_command(denials_command)
 
 
 @command.command("render")

@@ -403,7 +403,7 @@ def test_it_works_in_a_thread_until_it_is_stopped() -> None:
     node = followed()
     node.table.add(ASKS)
     ended = threading.Event()
-    ender = Ender(node.index, node.gate, Memory(None), node.table, observe=lambda _: ended.set())
+    ender = Ender(node.index, node.gate, Memory(None), node.table, observe=lambda *_: ended.set())
     thread = ender.start()
     ender.hand_over(owners_of(node.local(), node.index))
     ender.begin(node.moment())

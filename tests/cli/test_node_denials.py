@@ -1,0 +1,62 @@
+"""`podfence node denials` with an agent that answers, and without one."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from enforcer.denials import Denial, encoded
+from podfence import node_denials
+from podfence.main import main
+from podfence.node import command
+
+DENIALS = [Denial(float(n), "denied", "10.0.0.1", "10.0.0.2", "TCP", "ingress", port=n) for n in (1, 2, 3)]
+
+
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """One that tells of three denials, and what it was asked."""
+    asked: list[bytes] = []
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(tmp_path / "agent.sock"))
+    listening.listen()
+    monkeypatch.setattr(node_denials, "AGENT_SOCKET", tmp_path / "agent.sock")
+
+    def answer() -> None:
+        with listening, listening.accept()[0] as client:
+            asked.append(client.recv(99))
+            client.sendall(b"".join(map(encoded, DENIALS)))
+
+    threading.Thread(target=answer, daemon=True).start()
+    return asked
+
+
+def run(*arguments: str) -> list[str]:
+    done = CliRunner().invoke(command, ["denials", *arguments], standalone_mode=False)
+    assert done.exception is None, done.exception
+    return done.output.splitlines()
+
+
+def test_an_agent_is_asked_and_what_it_tells_is_shown(agent: list[bytes]) -> None:
+    lines = run()
+    assert agent == [b"denials\n"]
+    assert [line.partition(" ")[2] for line in lines] == [
+        f"denied ingress: 10.0.0.1 -> 10.0.0.2 TCP {port}" for port in (1, 2, 3)
+    ]
+
+
+def test_json_is_one_line_a_denial_and_count_ends_it(agent: list[bytes]) -> None:
+    assert run("-f", "--count", "2", "-o", "json") == [encoded(each).decode().strip() for each in DENIALS[:2]]
+    assert agent == [b"denials follow\n"]
+
+
+def test_without_an_agent_there_is_only_following(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(node_denials, "AGENT_SOCKET", tmp_path / "none.sock")
+    assert main(["node", "denials"]) == 2
+    assert "follow them with -f" in capsys.readouterr().err
