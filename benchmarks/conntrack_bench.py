@@ -21,7 +21,7 @@ from benchmarks.record import Figure, Size, figure
 from compiler.compile import Compiled, compile_cluster
 from compiler.index import Index
 from enforcer import conntrack
-from enforcer.concern import Concern, concern, owners_of
+from enforcer.concern import Concern, concern, owners_of, touched
 from enforcer.conntrack_wire import dump_request
 from enforcer.ender import Ender, Moment, Stage
 from enforcer.gate import Gate
@@ -112,10 +112,12 @@ def _service(opened: Compiled, shut: Compiled, runs: int, case: dict[str, str | 
         began = time.perf_counter()
         ender.tell(told, moment)
         while not done.is_set():
+            change = [next(relabelled)]
+            about = touched(index, change)
             asked = time.perf_counter()
-            with gate.changing():
+            with gate.changing(about):
                 waits.append((time.perf_counter() - asked) * 1e3)
-                index.apply([next(relabelled)])
+                index.apply(change)
             time.sleep(0.01)
         return (reached["ended"] - began) * 1e3, max(waits)
 

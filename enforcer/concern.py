@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from msgspec import Struct
 
-from compiler.changes import Changes
+from compiler.changes import Changes, Deleted, Event
 from compiler.compile import State
 from policy.cidr import Address
 from policy.model import Pod
@@ -56,6 +56,21 @@ def concern(changes: Changes, local: Mapping[str, Pod], also: Iterable[str] = ()
     joined = any(change.joined for change in changes.members.values())
     ends = {address for key in keys if key in local for address in local[key].addresses}
     return Concern(frozenset(ends | left), restores=bool(keys) or joined)
+
+
+def touched(state: State, events: Iterable[Event]) -> frozenset[Address]:
+    """The addresses of the pods that `events` are about: those that they have in `state`, which is still the one before
+    the events, and those that they get."""
+    found: set[Address] = set()
+    for event in events:
+        if isinstance(event, Pod):
+            found.update(event.addresses)
+        elif not (isinstance(event, Deleted) and event.kind == "Pod"):
+            continue
+        old = state.pods.get(f"{event.namespace}/{event.name}")
+        if old:
+            found.update(old.addresses)
+    return frozenset(found)
 
 
 def owners_of(local: Collection[Pod], state: State) -> dict[Address, str]:

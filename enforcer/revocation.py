@@ -18,6 +18,7 @@ from compiler.allowset import AllowSet
 from compiler.compile import State
 from compiler.verdict import End, Flow, verdict
 from enforcer.conntrack_answer import Tracked
+from enforcer.conntrack_wire import packed
 from enforcer.gate import Gate
 from enforcer.layout import NodeView
 from policy.cidr import BITS, Address, Family, Prefix
@@ -72,15 +73,20 @@ class Judge:
         self._known_edges = edges or Edges()
         self._isolated: dict[Direction, dict[Address, AllowSet]] = {}
         self._labels: dict[str, Labels] = {}
-        self._version_known = False
+        self._cuts: dict[Family, list[int]] = {}
+        self._kinds: dict[Hashable, int] = {}
+        self._places: dict[bytes, int] = {}
+        self._answers: dict[tuple[int, int, int, bytes], bool] = {}
+        self._version = self._gate.version
         with self._gate:
             self._begin()
 
     def _begin(self) -> None:
-        """Forgets what may not be so any more; the gate is closed. Whose an address is may have changed, but what is
-        known of flows between pods of some labels holds as long as allow-sets and namespaces do."""
+        """Forgets what may not be so any more; the gate is closed. Of addresses whose pods changed it is whose they are
+        and what labels these have; flows between pods of some labels are what they were, as long as allow-sets and
+        namespaces are."""
+        others = self._gate.touched_since(self._version)
         self._version = self._gate.version
-        self._places: dict[bytes, int] = {}
         isolated: dict[Direction, dict[Address, AllowSet]] = {direction: {} for direction in DIRECTIONS}
         for pod in self._attached:
             if self._enforced(pod):
@@ -90,11 +96,14 @@ class Judge:
                     if allow.isolated:
                         known.update(dict.fromkeys(own, allow))
         labels = dict(self._state.namespaces)
-        if not self._version_known or labels != self._labels or isolated != self._isolated:
-            self._cuts: dict[Family, list[int]] = {}
-            self._kinds: dict[Hashable, int] = {}
-            self._answers: dict[tuple[int, int, int, bytes], bool] = {}
-        self._labels, self._isolated, self._version_known = labels, isolated, True
+        if labels != self._labels or isolated != self._isolated:
+            self._cuts, self._kinds, self._answers, others = {}, {}, {}, None
+        if others is None:
+            self._places = {}
+        else:
+            for address in others:
+                self._places.pop(packed(address), None)
+        self._labels, self._isolated = labels, isolated
 
     def forbids(self, flow: Tracked) -> bool:
         src, dst, protocol, port, _, _ = flow
@@ -127,19 +136,19 @@ class Judge:
             cuts[block.family].update((block.network, block.last + 1))
         self._cuts = {family: sorted(edges) for family, edges in cuts.items()}
 
-    def _place(self, packed: bytes) -> int:
+    def _place(self, end: bytes) -> int:
         """A number for all that no policy can tell from this address. Subjects and the node are themselves."""
-        found = self._places.get(packed)
+        found = self._places.get(end)
         if found:
             return found
-        address = unpacked(packed)
+        address = unpacked(end)
         pod = self._state.pod_at(address)
         stretch: Hashable = address
         if address not in self._singular and self._cuts:
             stretch = address.family, bisect_right(self._cuts[address.family], address.value)
         kind = pod and (pod.namespace, frozenset(pod.labels.items()), pod.ports), stretch
         # From 1: no place is 0.
-        found = self._places[packed] = self._kinds.setdefault(kind, len(self._kinds) + 1)
+        found = self._places[end] = self._kinds.setdefault(kind, len(self._kinds) + 1)
         return found
 
     def _judge(self, src: Address, dst: Address, protocol: int, port: int) -> bool:
@@ -163,8 +172,8 @@ class Judge:
         return End(self._state.pod_at(address), address, self._node.name if address in self._own else "")
 
 
-def unpacked(packed: bytes) -> Address:
-    return Address(4 if len(packed) == 4 else 6, int.from_bytes(packed, "big"))
+def unpacked(end: bytes) -> Address:
+    return Address(4 if len(end) == 4 else 6, int.from_bytes(end, "big"))
 
 
 def _edges(allow: AllowSet, family: Family) -> Iterator[int]:

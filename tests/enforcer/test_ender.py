@@ -16,7 +16,7 @@ from compiler.changes import Deleted, Event
 from compiler.compile import compile_cluster
 from compiler.index import Index
 from enforcer.base import DEFAULT_MARK
-from enforcer.concern import Concern, concern, owners_of
+from enforcer.concern import Concern, concern, owners_of, touched
 from enforcer.conntrack import Judges
 from enforcer.conntrack_answer import Tracked
 from enforcer.conntrack_wire import Identity, packed
@@ -135,7 +135,7 @@ class Followed:
         return tuple(pod for pod in self.index.pods.values() if is_local(pod, self.view.name))
 
     def _take(self, events: Sequence[Event], also: Sequence[str] = ()) -> Concern:
-        with self.gate.changing():
+        with self.gate.changing(touched(self.index, events)):
             changes = self.index.apply(events)
         self.closed = self.ender.hand_over(owners_of(self.local(), self.index))
         return concern(changes, {pod.key: pod for pod in self.local()}, also)
@@ -385,7 +385,8 @@ def test_a_run_that_fails_is_said_and_tried_again() -> None:
     assert node.ender.counts.failures == 1
 
 
-def test_a_judge_never_mixes_two_moments() -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_a_judge_never_mixes_two_moments(told: bool) -> None:
     """Two peers that were alike: what is found for the one after a change is not said of the other."""
     twin = PODS.replace("name: far", "name: twin").replace("uid: u2", "uid: u9").replace(FAR, "10.0.2.3")
     gate, index = Gate(), Index("near")
@@ -393,10 +394,41 @@ def test_a_judge_never_mixes_two_moments() -> None:
     local = tuple(pod for pod in index.pods.values() if pod.node == "near")
     judge = Judge(index, VIEW, local, (), gate=gate)
     assert not judge.forbids(flow("10.0.2.3", API, 1)) and not judge.forbids(flow(FAR, API, 1)), "both are known"
-    with gate.changing():
-        index.apply([replace(index.pods["shop/far"], labels={"app": "other"})])
+    changed = [replace(index.pods["shop/far"], labels={"app": "other"})]
+    with gate.changing(touched(index, changed) if told else None):
+        index.apply(changed)
     assert judge.forbids(flow(FAR, API, 2))
     assert not judge.forbids(flow("10.0.2.3", API, 2))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_judge_that_lives_through_changes_answers_as_a_new_one(seed: int) -> None:
+    """As long as the pods of its node stay the same."""
+    rng = Random(seed)
+    events = history(rng, 60)
+    nodes = Counter(event.node for event in events if isinstance(event, Pod) and event.node)
+    view = view_of(events, nodes.most_common(1)[0][0])
+    gate, index = Gate(), Index(view.name)
+    known: tuple[Pod, ...] = ()
+    judge = Judge(index, view, known, (), gate=gate)
+    lived = 0
+    addresses = sorted({address for event in events if isinstance(event, Pod) for address in event.addresses})
+    flows = [flow(*pair) for pair in product(addresses, repeat=2) if pair[0].family == pair[1].family]
+    for batch in batches(rng, events):
+        with gate.changing(touched(index, batch) if rng.random() < 0.9 else None):
+            index.apply(batch)
+        local = tuple(pod for pod in index.pods.values() if is_local(pod, view.name))
+        if local != known:
+            known, judge = local, Judge(index, view, local, (), gate=gate)
+        else:
+            lived += 1
+        for each in rng.sample(flows, min(40, len(flows))):
+            # A port of its own makes it ask, so that it learns that there was a change.
+            asked = each._replace(port=rng.randbytes(2))
+            new = Judge(index, view, local, ())
+            assert judge.forbids(asked) == new.forbids(asked)
+            assert judge.forbids(each) == new.forbids(each)
+    assert lived > 3
 
 
 def test_it_works_in_a_thread_until_it_is_stopped() -> None:
