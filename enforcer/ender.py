@@ -138,7 +138,7 @@ class Ender:
 
     def hand_over(self, owners: Owners) -> frozenset[Address]:
         """To be called before rules are changed to those for `owners`: which addresses these must keep closed, since
-        flows of another owner may still be there. HostRefused where that can't be kept for the agent's next start."""
+        flows of another owner may still be there."""
         with self._changed:
             # Where nothing is known, nobody knows whose flows there are.
             known = self._known or Remembered({})
@@ -153,6 +153,8 @@ class Ender:
     def begin(self, moment: Moment, old_marks: Iterable[int] = ()) -> None:
         """The rules of the first batch are in force. `old_marks`: bits that an earlier podfence used for this."""
         self._old_marks = frozenset(old_marks) - {moment.node.mark}
+        # That an agent starts is no change that concerns a pod.
+        self._gained = frozenset()
         self.tell(_EVERYTHING, moment)
 
     def tell(self, change: Concern, moment: Moment) -> None:
@@ -241,8 +243,8 @@ class Ender:
         if self._first:
             self._spare(self._table.forbidden(judge, mark) if self._end else ())
         elif self._end and (change.everything or change.ends):
-            found = self._table.forbidden(judge, mark, None if change.everything else change.ends)
-            ended = self._table.write(mark, True, self._not_spared(found, change))
+            ended = self._end_some(judge, mark, change.ends) if change.ends else 0
+            ended += self._end_all(judge, mark) if change.everything else 0
             self._count(ended=ended, lost=ended if looks else 0)
             self._observe("ended", self._clock() - began)
         if change.restores:
@@ -259,30 +261,43 @@ class Ender:
         self._purged()
 
     def _keep(self, known: Remembered) -> None:
-        if not self._first:
-            self._memory.save(known)
         self._known = known
+        if not self._first:
+            self._save(known)
 
     def _spare(self, found: Sequence[Identity]) -> None:
         """The first sync is over once the owners are kept."""
         self._keep_spared(frozenset(found))
         with self._changed:
-            self._memory.save(self._known or Remembered({}))
             self._first = False
+            self._save(self._known or Remembered({}))
 
-    def _not_spared(self, found: list[Identity], change: Concern) -> list[Identity]:
-        """Those to end. A look at everything spares what the first sync did; a change that concerns a flow's end does
-        not, nor is the flow spared from then on."""
-        if change.everything:
-            return [flow for flow in found if flow not in self._spared]
+    def _end_all(self, judge: Judge, mark: int) -> int:
+        """A look at everything spares what the first sync did."""
+        found = self._table.forbidden(judge, mark)
+        return self._table.write(mark, True, [flow for flow in found if flow not in self._spared])
+
+    def _end_some(self, judge: Judge, mark: int, ends: frozenset[Address]) -> int:
+        """A change that concerns a flow's end does not spare it, nor is it spared from then on."""
+        found = self._table.forbidden(judge, mark, ends)
         if not self._spared.isdisjoint(found):
             self._keep_spared(self._spared.difference(found))
-        return found
+        return self._table.write(mark, True, found)
 
     def _keep_spared(self, spared: frozenset[Identity]) -> None:
-        self._memory.save_spared(spared)
         self._spared = spared
         self._counts = replace(self._counts, spared=len(spared))
+        try:
+            self._memory.save_spared(spared)
+        except HostRefused as error:
+            self._complain(f"existing flows: {error}; the next start may end some that were spared")
+
+    def _save(self, known: Remembered) -> None:
+        """Only the next start will miss it."""
+        try:
+            self._memory.save(known)
+        except HostRefused as error:
+            self._complain(f"existing flows: {error}; the next start will not know of former owners")
 
     def _count(self, **more: int) -> None:
         self._counts = replace(self._counts, **{name: getattr(self._counts, name) + n for name, n in more.items()})

@@ -344,6 +344,29 @@ def test_a_memory_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         Memory(tmp_path / "file").save(Remembered({}))
 
 
+def test_a_memory_that_cannot_be_written_is_said_and_flows_end_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    node = followed(Memory(tmp_path / "file"))
+    node.table.add(ASKS)
+    node.handle(objects(SHUT)).work()
+    assert node.table.marked == {identity(ASKS)}
+    node.handle(moved()).work()
+    assert not node.table.flows and not node.handle([]).closed
+    assert any("owners.json can't be written" in said for said in node.complaints)
+    assert any("spared can't be written" in said for said in node.complaints)
+
+
+def test_a_change_that_comes_with_a_start_concerns_what_was_spared(tmp_path: Path) -> None:
+    table, memory = FakeTable(), Memory(tmp_path)
+    table.add(ASKS)
+    followed(memory, SHUT, table=table)
+    node = Followed(VIEW, memory, table)
+    node._take(objects(PODS, OPEN))
+    node.ender.begin(node.moment())
+    node.handle(objects(SHUT)).work()
+    assert table.marked == {identity(ASKS)}
+
+
 def test_policies_that_are_not_enforced_end_no_flow() -> None:
     node = followed()
     node.table.add(ASKS)
