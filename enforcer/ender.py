@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -25,7 +25,6 @@ from msgspec.structs import replace
 from compiler.compile import State
 from enforcer import conntrack
 from enforcer.concern import NOTHING, Concern, Owners, former, gained, settled
-from enforcer.conntrack_answer import Tracked
 from enforcer.conntrack_wire import Identity, packed
 from enforcer.gate import Gate
 from enforcer.layout import NodeView
@@ -38,26 +37,6 @@ from policy.model import Pod
 Stage = Literal["purged", "ended", "restored"]
 _EVERYTHING = Concern(everything=True, restores=True)
 _RETRY = 1.0
-
-
-class Table(Protocol):
-    """The connection table: the kernel's, which the module `conntrack` is, or a fake."""
-
-    def forbidden(
-        self, judge: conntrack.Judges, mark: int, addresses: Collection[Address] | None = None
-    ) -> list[Identity]: ...
-
-    def pardoned(
-        self, judge: conntrack.Judges, mark: int, addresses: Collection[Address] | None = None
-    ) -> list[Identity]: ...
-
-    def with_ends(self, wanted: Callable[[Tracked], bool], addresses: Collection[Address]) -> list[Identity]: ...
-
-    def write(self, mark: int, is_set: bool, found: Sequence[Identity]) -> int: ...
-
-    def delete(self, found: Sequence[Identity]) -> int: ...
-
-    def forget(self, mark: int) -> int: ...
 
 
 class Moment(Struct, frozen=True):
@@ -99,7 +78,7 @@ class Ender:
         state: State,
         gate: Gate,
         memory: Memory,
-        table: Table = conntrack,
+        table: conntrack.Table = conntrack,
         end: bool = True,
         period: float = 60.0,
         observe: Callable[[Stage, float], None] = lambda *_: None,

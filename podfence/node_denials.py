@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from podfence.output import Form, printable
+from podfence.options import format_option
+from podfence.output import Form, line
 from policy.errors import HostRefused, UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ _REQUEST = {False: b"denials\n", True: b"denials follow\n"}
 @click.option(
     "--log-group", type=click.IntRange(1, 65535), default=100, show_default=True, help="Read where no agent runs here."
 )
-@click.option("-o", "--output", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@format_option
 def denials_command(follow: bool, count: int | None, paths: tuple[str, ...], log_group: int, form: Form) -> int:
     """Say which packets are denied on this host: between whom, in which direction, and which policies isolate.
 
@@ -50,11 +52,21 @@ def denials_command(follow: bool, count: int | None, paths: tuple[str, ...], log
 
 
 def show(found: Iterator[Denial], form: Form) -> None:
-    from enforcer.denials import encoded, sentence
+    """Each by itself, as soon as it is there: a line of text or JSON, or a document of YAML."""
+    import msgspec
+
+    from enforcer.denials import sentence
 
     for denial in found:
-        text = encoded(denial).decode().rstrip("\n") if form == "json" else printable(sentence(denial))
-        click.echo(text)
+        plain = msgspec.to_builtins(denial)
+        if form == "text":
+            line(sentence(denial))
+        elif form == "json":
+            click.echo(json.dumps(plain, separators=(",", ":")))
+        else:
+            import yaml
+
+            click.echo(yaml.safe_dump(plain, sort_keys=False, explicit_start=True), nl=False)
 
 
 Found = Any

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from enforcer.denials import Denial, encoded
@@ -52,6 +53,11 @@ def test_an_agent_is_asked_and_what_it_tells_is_shown(agent: list[bytes]) -> Non
 def test_json_is_one_line_a_denial_and_count_ends_it(agent: list[bytes]) -> None:
     assert run("-f", "--count", "2", "-o", "json") == [encoded(each).decode().strip() for each in DENIALS[:2]]
     assert agent == [b"denials follow\n"]
+
+
+def test_yaml_is_a_document_a_denial(agent: list[bytes]) -> None:
+    documents = list(yaml.safe_load_all("\n".join(run("-o", "yaml"))))
+    assert [each["port"] for each in documents] == [1, 2, 3]
 
 
 def test_without_an_agent_there_is_only_following(
