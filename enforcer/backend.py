@@ -114,26 +114,31 @@ def feed(argv: Sequence[str], text: str, what: str, sleep: Callable[[float], Non
         sleep(wait)
         done = run(argv, text)
     if done.returncode:
-        raise KernelRejected(f"{what}: {argv[0]}: {failed_line(done.stderr, text)}{_advice(done.stderr)}")
+        raise refusal(what, argv[0], done.stderr, text)
 
 
-def overtaken(stderr: str, text: str) -> bool:
+def refusal(what: str, program: str, stderr: str, text: str, before: int = 0) -> KernelRejected:
+    return KernelRejected(f"{what}: {program}: {failed_line(stderr, text, before)}{_advice(stderr)}")
+
+
+def overtaken(stderr: str, text: str, before: int = 0) -> bool:
     """Whether a restore may have failed only because somebody changed the table meanwhile. iptables-legacy-restore says
     no more than that COMMIT failed; nft's tries again by itself. Nothing is gained by asking for the lock again."""
-    return line_at_fault(stderr, text) == "COMMIT" and "xtables lock" not in stderr
+    return line_at_fault(stderr, text, before) == "COMMIT" and "xtables lock" not in stderr
 
 
-def failed_line(stderr: str, text: str) -> str:
+def failed_line(stderr: str, text: str, before: int = 0) -> str:
     """The reason that a restore program gave, and the line of `text` that it named."""
     reason = " ".join(line.strip() for line in stderr.splitlines() if line.strip())
-    line = line_at_fault(stderr, text)
+    line = line_at_fault(stderr, text, before)
     return f"{reason}: {line!r}" if line else reason or "failed without a word"
 
 
-def line_at_fault(stderr: str, text: str) -> str:
-    """The line of `text` that a restore program named; "" where it named none."""
+def line_at_fault(stderr: str, text: str, before: int = 0) -> str:
+    """The line of `text` that a restore program named; "" where it named none. It had read `before` lines of other
+    texts, and counts on."""
     lines = text.splitlines()
     for word, following in pairwise(stderr.replace(":", " ").split()):
-        if word == "line" and following.isdigit() and 0 < int(following) <= len(lines):
-            return lines[int(following) - 1]
+        if word == "line" and following.isdigit() and 0 < int(following) - before <= len(lines):
+            return lines[int(following) - before - 1]
     return ""

@@ -5,15 +5,18 @@ The only module that strings the kernel's programs together. Reading comes first
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import Self
 
 from msgspec import Struct
 
 from compiler.compile import Compiled
 from enforcer import cni_follow, conntrack, iptables, links, strangers
 from enforcer.attach import Attached, attach
-from enforcer.backend import Backend, checked
+from enforcer.backend import LOCK_WAIT, Backend, checked
 from enforcer.cni_cache import Hints
 from enforcer.flows import installed_marks
 from enforcer.hostview import HostView
@@ -79,36 +82,62 @@ def plans(backend: Backend, compiled: Compiled, node: NodeView) -> tuple[FamilyP
 
 
 class HostKernel:
-    """This host's kernel for a keeper: sets through one socket, which belongs to the thread that uses it."""
+    """This host's kernel for a keeper: sets through one socket, tables through restore programs that stay open. Both
+    belong to the thread that uses them, and to the network namespace that it is in at the first change."""
 
-    def __init__(self, backend: Backend, sets: Sets) -> None:
+    def __init__(self, backend: Backend, sets: Sets, lock_wait: int = LOCK_WAIT) -> None:
         self._backend = backend
         self._sets = sets
+        self._tables = iptables.Tables(backend, lock_wait=lock_wait)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the programs; the sets are their owner's."""
+        self._tables.close()
 
     def read(self, family: Family) -> Actual:
         return held_by_others(Actual(family, iptables.read(self._backend, family), self._sets.read(family)))
 
+    def begin(self, steps: Plan) -> Callable[[], None]:
+        """Carries out the steps in order up to a transaction, which is left under way; what comes back waits for it and
+        carries out the rest. Either stops at the first that fails (KernelRejected): the rules that were in force still
+        are, or the wanted ones already."""
+        for number, step in enumerate(steps):
+            if isinstance(step, Transaction):
+                return partial(self._finish, self._tables.begin(step.family, step.text), steps[number + 1 :])
+            self._change(step)
+        return lambda: None
+
+    def _finish(self, wait: Callable[[], None], rest: Plan) -> None:
+        wait()
+        self.execute(rest)
+
     def execute(self, steps: Plan) -> None:
-        """Carries out the steps in order, and stops at the first that fails (KernelRejected): the rules that were in
-        force still are, or the wanted ones already."""
-        for step in steps:
-            match step:
-                case Transaction(family):
-                    iptables.restore(self._backend, family, step.text)
-                case MakeSet(family, ipset):
-                    self._sets.make(ipset, family)
-                case ChangeSet(name, add, remove):
-                    self._sets.change(name, add, remove)
-                case DropSet(name):
-                    # One that stays opens nothing, and must not keep the other family waiting; it is read back again.
-                    with suppress(KernelRejected):
-                        self._sets.destroy(name)
+        self.begin(steps)()
+
+    def _change(self, step: MakeSet | ChangeSet | DropSet) -> None:
+        match step:
+            case MakeSet(family, ipset):
+                self._sets.make(ipset, family)
+            case ChangeSet(name, add, remove):
+                self._sets.change(name, add, remove)
+            case DropSet(name):
+                # One that stays opens nothing, and must not keep the other family waiting; it is read back again.
+                with suppress(KernelRejected):
+                    self._sets.destroy(name)
 
 
-def execute(backend: Backend, steps: Plan) -> None:
-    """See `HostKernel.execute`."""
-    with Sets() as sets:
-        HostKernel(backend, sets).execute(steps)
+def execute(backend: Backend, steps: Plan, lock_wait: int = LOCK_WAIT) -> None:
+    """See `HostKernel.begin`."""
+    with Sets() as sets, HostKernel(backend, sets, lock_wait) as kernel:
+        kernel.execute(steps)
 
 
 def cleanup(backend: Backend) -> tuple[Plan, ...]:

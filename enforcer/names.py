@@ -6,6 +6,7 @@ What names an identity is hashed over parts that cannot run into each other, so 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 
 from policy.cidr import BITS, Family, Prefix
@@ -70,6 +71,7 @@ def generation_name(identity: str, generation: int) -> str:
     return f"{identity}-g{generation}"
 
 
+@lru_cache(maxsize=1 << 14)
 def split_generation(name: str) -> tuple[str, int]:
     """Identity and generation of a set's name; generation 0 where it has none."""
     identity, dash, number = name.rpartition("-g")

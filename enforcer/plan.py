@@ -9,12 +9,13 @@ rules with the old sets, or the new rules with the new sets. Sets that only coun
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from enforcer import names
+from enforcer.dispatch import Chains
 from enforcer.effects import in_place, roles
 from enforcer.parse import Counted, Foreign, Installed, InstalledSet
 from enforcer.rename import Known, rename
@@ -25,31 +26,35 @@ from policy.cidr import Family
 
 
 class Actual(Struct, frozen=True):
-    """What one family of the kernel holds of ours, as it was read back."""
+    """What one family of the kernel holds of ours, as it was read back. `written` has the rules of those chains that
+    are known for what we wrote: only what was carried out since it was read."""
 
     family: Family
     tables: Installed
     sets: dict[str, InstalledSet]
+    written: Chains = {}
 
 
 def plan(actual: Actual, wanted: RuleSet, known: Known | None = None) -> Plan:
-    """The steps; none where what is installed is what is wanted. A failed step leaves the old rules in force.
+    """The steps; none where what is installed is what is wanted. A failed step leaves the old rules in force. All that
+    decides comes first: what is behind the transaction, sets that nothing looks in any more, may wait.
 
-    `known` is what an earlier call has left there: then only chains that are new to it cost anything."""
-    known = {} if known is None else known
-    in_use = names_in_use(actual, wanted.sets.values())
+    `known` is what an earlier call has left there, about a kernel of which `actual` holds all since: then only chains
+    that are new to it cost anything. Afterwards it has the names of the sets."""
+    known = Known() if known is None else known
+    in_use = names_in_use(actual, wanted.sets.values(), known.names)
     if all(in_use.values()):
         as_it_is = rename(wanted, in_use, known)
         if _transaction(actual, as_it_is) is None:
             changes = [change for ipset in as_it_is.sets.values() if (change := _change(actual, ipset))]
             ordered = in_place(changes, roles(as_it_is.chains)) if changes else ()
             if ordered is not None:
-                return (*ordered, *_dropped(actual, as_it_is))
-    concrete = rename(wanted, choose_names(actual.sets, wanted.sets.values()), known)
+                return (*ordered, *dropped(actual, as_it_is.sets))
+    concrete = rename(wanted, choose_names(actual.sets, wanted.sets.values(), in_use), known)
     made = [MakeSet(wanted.family, ipset) for ipset in concrete.sets.values() if ipset.name not in actual.sets]
     counting = [change for ipset in concrete.sets.values() if (change := _change(actual, ipset))]
     transaction = _transaction(actual, concrete)
-    return (*made, *counting, *([transaction] if transaction else []), *_dropped(actual, concrete))
+    return (*made, *counting, *([transaction] if transaction else []), *dropped(actual, concrete.sets))
 
 
 def _change(actual: Actual, ipset: IpSet) -> ChangeSet | None:
@@ -62,24 +67,30 @@ def _change(actual: Actual, ipset: IpSet) -> ChangeSet | None:
     return ChangeSet(ipset.name, tuple(sorted(ipset.elements - before)), tuple(sorted(before - ipset.elements)))
 
 
-def _dropped(actual: Actual, wanted: RuleSet) -> list[DropSet]:
+def dropped(actual: Actual, wanted: Container[str]) -> tuple[DropSet, ...]:
     """Without those that can't go: to ask for them each time would only cost."""
-    return [DropSet(name) for name, known in sorted(actual.sets.items()) if name not in wanted.sets and not known.held]
+    unused = [name for name, known in actual.sets.items() if name not in wanted and not known.held]
+    return tuple(map(DropSet, sorted(unused)))
 
 
-def names_in_use(actual: Actual, wanted: Iterable[IpSet]) -> dict[str, str]:
+def names_in_use(actual: Actual, wanted: Iterable[IpSet], known: Mapping[str, str]) -> dict[str, str]:
     """Identity to name: the generation that rules look in, where it can hold the wanted elements, whatever it holds
-    now; else ""."""
-    generations = {names.split_generation(name)[0]: name for name in actual.sets}
-    if len(generations) < len(actual.sets):
-        used = {m.name for rules in actual.tables.chains.values() for r in rules for m in _matches(r.rule)}
-        generations = {names.split_generation(name)[0]: name for name in sorted(used & actual.sets.keys())}
+    now; else "". `known` says which, where there was a plan before."""
+    generations = known or _generations_in_use(actual)
     chosen = {}
     for ipset in wanted:
-        name = generations.get(ipset.name)
-        fits = name is not None and _same_kind(actual.sets[name].ipset, ipset) and _has_room(actual.sets[name], ipset)
-        chosen[ipset.name] = name if name is not None and fits else ""
+        installed = actual.sets.get(generations.get(ipset.name, ""))
+        fits = installed and _same_kind(installed.ipset, ipset) and _has_room(installed, ipset)
+        chosen[ipset.name] = installed.ipset.name if installed and fits else ""
     return chosen
+
+
+def _generations_in_use(actual: Actual) -> Mapping[str, str]:
+    generations = {names.split_generation(name)[0]: name for name in actual.sets}
+    if len(generations) == len(actual.sets):
+        return generations
+    used = {m.name for rules in actual.tables.chains.values() for r in rules for m in _matches(r.rule)}
+    return {names.split_generation(name)[0]: name for name in sorted(used & actual.sets.keys())}
 
 
 def _has_room(installed: InstalledSet, wanted: IpSet) -> bool:
@@ -94,7 +105,7 @@ def _matches(rule: Rule | Foreign) -> list[InSet]:
 def after(actual: Actual, steps: Plan) -> Actual:
     """What the kernel holds when the steps are carried out; counters start anew."""
     chains, sets = dict(actual.tables.chains), dict(actual.sets)
-    builtin = dict(actual.tables.builtin)
+    builtin, written = dict(actual.tables.builtin), dict(actual.written)
     for step in steps:
         match step:
             case MakeSet(_, ipset):
@@ -105,12 +116,14 @@ def after(actual: Actual, steps: Plan) -> Actual:
                 del sets[name]
             case Transaction(_, write, delete, jump, unjump):
                 chains |= {name: tuple(map(Counted, rules)) for name, rules in write.items()}
+                written |= write
                 for name in delete:
                     del chains[name]
+                    written.pop(name, None)
                 for hook, chain in unjump:
                     builtin[hook] = _without_first(builtin[hook], chain)
                 builtin |= {hook: (chain, *builtin.get(hook, ())) for hook, chain in jump.items()}
-    return Actual(actual.family, Installed(chains, builtin), sets)
+    return Actual(actual.family, Installed(chains, builtin), sets, written)
 
 
 def with_elements(installed: InstalledSet, elements: frozenset[Element]) -> InstalledSet:
@@ -138,22 +151,33 @@ def remove_everything(actual: Actual) -> Plan:
     return (*steps, *(DropSet(name) for name in sorted(actual.sets)))
 
 
-def choose_names(actual: Mapping[str, InstalledSet], wanted: Iterable[IpSet]) -> dict[str, str]:
-    """Identity to name: the name of an installed generation with just these members, else of an unused one."""
-    generations: dict[str, dict[int, IpSet]] = {}
-    for name, installed in actual.items():
-        identity, generation = names.split_generation(name)
-        generations.setdefault(identity, {})[generation] = installed.ipset
-    chosen = {}
+def choose_names(
+    actual: Mapping[str, InstalledSet], wanted: Iterable[IpSet], in_use: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Identity to name: the name of an installed generation with just these members, of those `in_use` first, else of
+    an unused one."""
+    chosen, generations = dict(in_use or {}), None
     for ipset in wanted:
+        name = chosen.get(ipset.name)
+        if name and serves(actual[name].ipset, ipset):
+            continue
+        generations = _generations(actual) if generations is None else generations
         present = generations.get(ipset.name, {})
-        usable = (generation for generation, known in sorted(present.items()) if _serves(known, ipset))
+        usable = (generation for generation, known in sorted(present.items()) if serves(known, ipset))
         unused = next(number for number in range(len(present) + 1) if number not in present)
         chosen[ipset.name] = names.generation_name(ipset.name, next(usable, unused))
     return chosen
 
 
-def _serves(known: IpSet, wanted: IpSet) -> bool:
+def _generations(actual: Mapping[str, InstalledSet]) -> dict[str, dict[int, IpSet]]:
+    found: dict[str, dict[int, IpSet]] = {}
+    for name, installed in actual.items():
+        identity, generation = names.split_generation(name)
+        found.setdefault(identity, {})[generation] = installed.ipset
+    return found
+
+
+def serves(known: IpSet, wanted: IpSet) -> bool:
     return _same_kind(known, wanted) and (wanted.counters or _equal(known.elements, wanted.elements))
 
 
@@ -170,7 +194,8 @@ def _transaction(actual: Actual, wanted: RuleSet) -> Transaction | None:
     write = {
         chain: rules
         for chain, rules in wanted.chains.items()
-        if chain not in actual.tables.chains or not _same(actual.tables.chains[chain], rules)
+        if actual.written.get(chain) is not rules
+        and (chain not in actual.tables.chains or not _same(actual.tables.chains[chain], rules))
     }
     delete = tuple(sorted(chain for chain in actual.tables.chains if chain not in wanted.chains))
     jumps = _jumps(actual.tables)

@@ -4,6 +4,7 @@ nor the new one."""
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -11,15 +12,17 @@ from msgspec.structs import replace
 
 from compiler.changes import Deleted, Event
 from compiler.compile import Compiled, compile_cluster
+from enforcer.family import MOST_UNUSED
 from enforcer.keep import Keeper
 from enforcer.layout import NodeView, layout
 from enforcer.plan import Actual, plan
 from enforcer.ruleset import HookName
 from enforcer.simulate import Packet
-from enforcer.steps import ChangeSet, Plan, Transaction
+from enforcer.steps import ChangeSet, DropSet, MakeSet, Plan, Transaction
 from policy.cidr import Family, parse_cidr
 from policy.decode import decode_objects
-from policy.model import Cluster, Namespace, NetworkPolicy, Pod
+from policy.model import Cluster, IPBlock, Namespace, NetworkPolicy, Peer, Pod, Rule
+from policy.selector import EVERYTHING, in_, selector
 from tests.compiler.histories import batches, history, undone
 from tests.compiler.slow_twin import Objects, happen
 from tests.enforcer.fake import FakeDataplane, StepFailed
@@ -41,7 +44,7 @@ class FakeKernel:
     def read(self, family: Family) -> Actual:
         return self.planes[family].read()
 
-    def execute(self, steps: Plan) -> None:
+    def begin(self, steps: Plan) -> Callable[[], None]:
         self.seen.append(steps)
         for step in single(steps):
             if self.fail_in is not None:
@@ -51,6 +54,7 @@ class FakeKernel:
                     raise StepFailed
             family: Family = 6 if getattr(step, "family", 0) == 6 or "pf-6-" in step.text else 4
             self.planes[family].step(step)
+        return lambda: None
 
 
 def cluster_of(present: Objects) -> Cluster:
@@ -67,10 +71,12 @@ def view_of(events: list[Event], node: str) -> NodeView:
     return NodeView(node, {event.key: interface(event) for event in events if isinstance(event, Pod)}, CIDRS)
 
 
-def assert_as_fresh(kernel: FakeKernel, present: Objects, view: NodeView) -> None:
+def assert_as_fresh(kernel: FakeKernel, present: Objects, view: NodeView, tidy: bool) -> None:
+    """But for sets that nothing looks in any more, which wait for a quiet moment."""
     compiled = compile_cluster(cluster_of(present))
     for family in FAMILIES:
-        assert plan(kernel.read(family), layout(compiled, view, family)) == ()
+        left = plan(kernel.read(family), layout(compiled, view, family))
+        assert not [step for step in left if tidy or not isinstance(step, DropSet)]
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -94,9 +100,13 @@ def test_after_any_history_the_kernel_is_as_after_a_fresh_start(seed: int) -> No
         kernel.fail_in = None
         for event in batch:
             happen(present, event)
-        assert_as_fresh(kernel, present, view)
+        if tidy := rng.random() < 0.3:
+            keeper.tidy()
+        assert_as_fresh(kernel, present, view, tidy)
+    keeper.tidy()
     before = len(kernel.seen)
     keeper.handle(present.values())
+    keeper.tidy()
     assert len(kernel.seen) == before, "nothing changed: nothing written"
 
 
@@ -183,8 +193,112 @@ def test_a_policy_makes_rules_and_its_end_takes_them_out() -> None:
     empty = kernel.read(4)
     (first, _) = keeper.handle([found.policies[0]])
     assert sum(isinstance(step, Transaction) for step in first) == 1
-    keeper.handle([Deleted("NetworkPolicy", found.policies[0].namespace, found.policies[0].name)])
+    gone = Deleted("NetworkPolicy", found.policies[0].namespace, found.policies[0].name)
+    assert not any(isinstance(step, DropSet) for steps in keeper.handle([gone]) for step in steps)
+    assert kernel.read(4).tables == empty.tables
+    assert {type(step) for steps in keeper.tidy() for step in steps} == {DropSet}
     assert kernel.read(4) == empty
+    assert keeper.tidy() == ((), ())
+
+
+def test_what_waits_for_a_quiet_moment_is_bounded_and_a_start_takes_it_out() -> None:
+    found = decode_objects(lively(Random(1))).cluster
+    kernel = FakeKernel()
+    view = view_of([*found.pods], "n0")
+    objects = [*found.namespaces, *found.pods]
+    keeper = Keeper(view, FAMILIES, kernel)
+    keeper.start(objects)
+    most = 0
+    for number in range(2 * MOST_UNUSED):
+        block = parse_cidr(f"198.51.{number}.0/24")
+        rule = Rule((Peer(block=IPBlock(block)),))
+        keeper.handle([NetworkPolicy("a", "p", EVERYTHING, ("ingress",), (rule,), ())])
+        most = max(most, len(kernel.planes[4].sets))
+    assert MOST_UNUSED < most < MOST_UNUSED + 20
+    last = NetworkPolicy("a", "p", EVERYTHING, ("ingress",), (rule,), ())
+    Keeper(view, FAMILIES, kernel).start([*objects, last])
+    assert len(kernel.planes[4].sets) < 20
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_short_way_of_a_policy_is_the_long_one(seed: int) -> None:
+    """Policies and labels come and go; a second keeper, which has no short way, writes the same."""
+    rng = Random(seed)
+    found = decode_objects(lively(rng)).cluster
+    events: list[Event] = [*found.namespaces, *found.pods, *found.policies]
+    view = view_of(events, "n0")
+    kernels = FakeKernel(), FakeKernel()
+    short, long = (Keeper(view, FAMILIES, kernel) for kernel in kernels)
+    for each in long._families:
+        each.patch = lambda subjects: None  # type: ignore[method-assign]
+    present = Objects()
+    for keeper in (short, long):
+        keeper.start(events)
+    for event in events:
+        happen(present, event)
+    pods = {pod.key: pod for pod in found.pods}
+    for _ in range(30):
+        batch: list[Event] = []
+        for _ in range(rng.choice([1, 1, 1, 2])):
+            if rng.random() < 0.6:
+                batch.append(replace(rng.choice(found.policies), name=f"other-{rng.randrange(3)}"))
+                if rng.random() < 0.4:
+                    batch.append(Deleted("NetworkPolicy", "a", f"other-{rng.randrange(3)}"))
+            else:
+                pod = pods[rng.choice(sorted(pods))]
+                pod = pods[pod.key] = replace(pod, labels={key: rng.choice(VALUES) for key in KEYS})
+                batch.append(pod)
+        short.handle(batch)
+        long.handle(batch)
+        for event in batch:
+            happen(present, event)
+        if tidy := rng.random() < 0.3:
+            short.tidy()
+        assert_as_fresh(kernels[0], present, view, tidy)
+        for family in FAMILIES:
+            assert short._families[family == 6]._layout == long._families[family == 6]._layout
+
+
+def test_the_short_way_is_gone_where_pods_stay_isolated() -> None:
+    found = decode_objects(lively(Random(1))).cluster
+    kernel = FakeKernel()
+    keeper = Keeper(view_of([*found.pods], "n0"), FAMILIES, kernel)
+    first = NetworkPolicy("a", "first", EVERYTHING, ("ingress",), (), ())
+    keeper.start([*found.namespaces, *found.pods, first])
+    for each in keeper._families:
+        each.lay_out = None  # type: ignore[method-assign, assignment]
+    rule = Rule((Peer(pods=selector([in_(KEYS[0], *VALUES)])),))
+    second = replace(first, name="second", ingress=(rule,))
+    made, written = keeper.handle([second])[0]
+    assert isinstance(made, MakeSet) and isinstance(written, Transaction)
+    local = [pod for pod in found.pods if pod.node == "n0"]
+    assert len(written.write) == len(local) + 1 and not written.delete
+    (written,) = keeper.handle([Deleted("NetworkPolicy", "a", "second")])[0]
+    assert isinstance(written, Transaction) and len(written.write) == len(local) and len(written.delete) == 1
+
+
+def test_a_set_that_waited_is_taken_up_again() -> None:
+    """As long as nothing looks in it nobody keeps it up: it serves only where its members are still the right ones."""
+    found = decode_objects(lively(Random(1))).cluster
+    kernel = FakeKernel()
+    keeper = Keeper(view_of([*found.pods], "n0"), FAMILIES, kernel)
+    keeper.start([*found.namespaces, *found.pods])
+    rule = Rule((Peer(pods=selector([in_(KEYS[0], *VALUES)])),))
+    policy = NetworkPolicy("a", "p", EVERYTHING, ("ingress",), (rule,), ())
+    (first, _) = keeper.handle([policy])
+    gone = Deleted("NetworkPolicy", "a", "p")
+    keeper.handle([gone])
+    (again, _) = keeper.handle([policy])
+    assert any(isinstance(step, MakeSet) for step in first) and not any(isinstance(step, MakeSet) for step in again)
+    keeper.handle([gone])
+    far = next(pod for pod in found.pods if pod.node == "n1")
+    keeper.handle([replace(far, labels={KEYS[0]: VALUES[0]} if KEYS[0] not in far.labels else {})])
+    (anew, _) = keeper.handle([policy])
+    assert any(isinstance(step, MakeSet) for step in anew)
+    present = Objects()
+    for event in (*found.namespaces, *keeper.index.pods.values(), policy):
+        happen(present, event)
+    assert_as_fresh(kernel, present, view_of([*found.pods], "n0"), tidy=False)
 
 
 def test_repair_reads_back_what_somebody_else_changed() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from enforcer import names
-from enforcer.backend import Backend
+from enforcer.backend import LOCK_WAIT, Backend
 from enforcer.drift import Watch
 from enforcer.host import execute, plans, read, veths
 from enforcer.layout import NodeView
@@ -63,11 +63,11 @@ class Node:
         assert done.returncode == 0, (command, done.stderr)
         return done.stdout
 
-    def repair(self) -> int:
+    def repair(self, lock_wait: int = LOCK_WAIT) -> int:
         with self.world.lab.inside("n1"):
             found = plans(self.backend, self.compiled, self.view)
             for family_plan in found:
-                execute(self.backend, family_plan.steps)
+                execute(self.backend, family_plan.steps, lock_wait)
         return sum(len(each.steps) for each in found)
 
     def differences(self) -> dict[Family, Difference]:
@@ -271,13 +271,12 @@ def test_a_lock_held_for_a_while_is_waited_for(node: Node) -> None:
 
 
 @legacy_only
-def test_a_lock_held_for_longer_is_one_line_and_changes_nothing(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("enforcer.iptables.LOCK_WAIT", 1)
+def test_a_lock_held_for_longer_is_one_line_and_changes_nothing(node: Node) -> None:
     node.run("iptables -F PODFENCE-FORWARD")
     before = node.world.saved("n1")
     thread = held(Path(os.environ["XTABLES_LOCKFILE"]), 3)
     with pytest.raises(KernelRejected, match="holding the xtables lock") as refused:
-        node.repair()
+        node.repair(lock_wait=1)
     assert "\n" not in str(refused.value)
     thread.join()
     assert node.world.saved("n1") == before

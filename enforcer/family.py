@@ -1,0 +1,182 @@
+"""One family of a node's rules in the kernel: what is there, what is wanted, and the steps from one to the other.
+
+Three ways lead from a change to the kernel, each at the cost of what it looks at: members only (`change_members`), the
+allow-sets of some pods (`patch`), everything (`lay_out`, which also starts from a kernel that is not known).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from compiler.changes import MemberChange, Subject, SubjectChange
+from compiler.index import Index
+from compiler.peers import Source
+from enforcer.effects import Role, in_place, roles
+from enforcer.layout import Layout, Made, NodeView, lay_out
+from enforcer.members import LiveSet
+from enforcer.patch import patch, patch_plan
+from enforcer.plan import Actual, after, dropped, plan, with_elements
+from enforcer.rename import Known
+from enforcer.ruleset import Element
+from enforcer.steps import ChangeSet, DropSet, Plan, Transaction
+from policy.cidr import Family
+from policy.model import Pod
+
+# How many sets that nothing looks in may wait for a quiet moment, in a family.
+MOST_UNUSED = 64
+# Steps, and what waits for the part of them that is still under way.
+Begun = tuple[Plan, Callable[[], None]]
+NOTHING: Begun = ((), lambda: None)
+
+
+class Kernel(Protocol):
+    """What holds the rules: a host's kernel, or a fake that answers for one."""
+
+    def read(self, family: Family) -> Actual: ...
+
+    def begin(self, steps: Plan) -> Callable[[], None]:
+        """Carries out the steps in order, and may leave the last part under way; what comes back waits for it."""
+        ...
+
+
+class Delta(Struct):
+    """Elements that one set is to get and to lose."""
+
+    add: set[Element]
+    remove: set[Element]
+
+
+class FamilyKeeper:
+    """One family. `_live` holds the wanted members of every specified set; the installed ones differ from them by
+    `_pending`, by identity. `_renamed` has the names of sets by identity. Where `_actual` is None nothing is known, and
+    `lay_out` begins with reading the kernel."""
+
+    def __init__(self, family: Family, kernel: Kernel, index: Index) -> None:
+        self.family = family
+        self._kernel = kernel
+        self._index = index
+        self._made = Made()
+        self._layout: Layout | None = None
+        self._renamed = Known()
+        self._live: dict[str, LiveSet] = {}
+        self._users: dict[Source, list[LiveSet]] = {}
+        self._pending: dict[str, Delta] = {}
+        self._actual: Actual | None = None
+        self._roles: dict[str, Role] | None = None
+
+    def forget(self) -> None:
+        """What the kernel holds is not known any more, and members may be missed."""
+        self._actual = self._layout = None
+        self._renamed.names = {}
+        self._live, self._users, self._pending = {}, {}, {}
+
+    def follow(self, members: Mapping[Source, MemberChange]) -> None:
+        """Takes over changes of members."""
+        for source, change in members.items():
+            for live in self._users.get(source, ()):
+                appeared, disappeared = live.change(source, change.joined, change.left)
+                if appeared or disappeared:
+                    delta = self._pending.setdefault(live.spec.name, Delta(set(), set()))
+                    # What one source lets go of another may bring back.
+                    delta.add, delta.remove = (
+                        (delta.add - disappeared) | (appeared - delta.remove),
+                        (delta.remove - appeared) | (disappeared - delta.add),
+                    )
+                    if not (delta.add or delta.remove):
+                        del self._pending[live.spec.name]
+
+    def change_members(self) -> Begun | None:
+        """Changes elements in place; None where that is not safe, or not possible."""
+        if self._actual is None or not all(self._has_room(name, delta) for name, delta in self._pending.items()):
+            return None
+        names = self._renamed.names
+        changes = [
+            ChangeSet(names[name], tuple(sorted(delta.add)), tuple(sorted(delta.remove)))
+            for name, delta in self._pending.items()
+        ]
+        if self._roles is None:
+            chains = self._actual.tables.chains
+            self._roles = roles({name: [counted.rule for counted in rules] for name, rules in chains.items()})
+        steps = in_place(changes, self._roles)
+        return None if steps is None else self._begin(steps)
+
+    def _has_room(self, name: str, delta: Delta) -> bool:
+        """Elements come before others go, so for a while both are there."""
+        assert self._actual is not None
+        return len(self._live[name]) + len(delta.remove) <= self._actual.sets[self._renamed.names[name]].maxelem
+
+    def patch(self, changes: Mapping[Subject, SubjectChange]) -> Begun | None:
+        """Gives some pods other allow-sets; None where more than that may differ."""
+        if self._actual is None or self._layout is None or self._pending:
+            return None
+        found = patch(self._layout, self._made, changes)
+        if found is None:
+            return None
+        self._layout = found.of(self._layout)
+        for name in found.unused:
+            installed, live = self._actual.sets[self._renamed.names[name]], self._live.pop(name)
+            # From now on nobody keeps it up.
+            self._actual.sets[installed.ipset.name] = with_elements(installed, live.elements)
+            for source, _ in live.spec.sources:
+                self._users[source].remove(live)
+        for spec in found.specs:
+            self._follow(LiveSet(spec, self._index))
+        steps = patch_plan(self._actual, found, (self._live[spec.name].ipset for spec in found.specs), self._renamed)
+        unused = dropped(self._actual, set(self._renamed.names.values()))
+        known = self._roles
+        begun = self._begin((*steps, *unused) if len(unused) > MOST_UNUSED else steps)
+        self._roles = None if known is None else known | roles(found.write)
+        return begun
+
+    def lay_out(self, pods: Iterable[Pod], view: NodeView, tidily: bool) -> Begun:
+        """Lays everything out, and plans from what the kernel holds. Few sets that are not used any more may stay where
+        it need not be `tidily`."""
+        ordered = sorted(pods, key=lambda pod: pod.key)
+        wanted = self._layout = lay_out(ordered, self._index, view, self.family, self._made)
+        self._actual = self._installed()
+        known, self._live, self._users = self._live, {}, {}
+        for name, spec in wanted.specs.items():
+            self._follow(known.get(name) or LiveSet(spec, self._index))
+        steps = plan(self._actual, wanted.ruleset(live.ipset for live in self._live.values()), self._renamed)
+        if not tidily and sum(isinstance(step, DropSet) for step in steps) <= MOST_UNUSED:
+            steps = tuple(step for step in steps if not isinstance(step, DropSet))
+        return self._begin(steps)
+
+    def _follow(self, live: LiveSet) -> None:
+        self._live[live.spec.name] = live
+        for source, _ in live.spec.sources:
+            self._users.setdefault(source, []).append(live)
+
+    def tidy(self) -> Begun:
+        """Takes out the sets that nothing looks in any more."""
+        return self._begin(dropped(self._actual, set(self._renamed.names.values()))) if self._actual else NOTHING
+
+    def _installed(self) -> Actual:
+        """What the kernel holds; sets whose members changed in place since it was read are seen through `_live`."""
+        if self._actual is None:
+            return self._kernel.read(self.family)
+        sets = dict(self._actual.sets)
+        for name, live in self._live.items():
+            elements = live.elements
+            if delta := self._pending.get(name):
+                elements = (elements - delta.add) | delta.remove
+            installed = sets[self._renamed.names[name]]
+            if installed.ipset.elements is not elements:
+                sets[installed.ipset.name] = with_elements(installed, elements)
+        return replace(self._actual, sets=sets)
+
+    def _begin(self, steps: Plan) -> Begun:
+        """The steps are on their way; where one fails, everything is forgotten."""
+        self._pending = {}
+        if not steps:
+            return NOTHING
+        assert self._actual is not None
+        wait = self._kernel.begin(steps)
+        if any(isinstance(step, Transaction) for step in steps):
+            self._roles = None
+        self._actual = after(self._actual, steps)
+        return steps, wait
