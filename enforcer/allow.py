@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 import msgspec
@@ -32,8 +33,32 @@ class AllowChain(Struct, frozen=True):
     sets: tuple[SetSpec, ...]
 
 
+def sources(allow: AllowSet, family: Family) -> Iterable[Source]:
+    """Those whose members the sets of `allow_rules` hold, whichever the direction: it decides which end of a packet is
+    looked for in them, and not whose addresses they hold."""
+    spread = _shape(allow, family)
+    yield from (PeerSet(peers.pods) for _, peers in spread.rules if peers.pods)
+    for ports, peers in spread.folded:
+        if isinstance(ports, NamedPort):
+            yield ports, peers
+        elif peers.pods:
+            yield PeerSet(peers.pods)
+
+
+# A new allow-set is asked for its sources, and then for its rules.
+_lately: deque[tuple[AllowSet, Family, Shape]] = deque(maxlen=16)
+
+
+def _shape(allow: AllowSet, family: Family) -> Shape:
+    for known, its_family, found in _lately:
+        if known is allow and its_family == family:
+            return found
+    _lately.append((allow, family, shape(allow.grants, family)))
+    return _lately[-1][2]
+
+
 def allow_rules(allow: AllowSet, direction: Direction, family: Family) -> AllowChain:
-    spread = shape(allow.grants, family)
+    spread = _shape(allow, family)
     rules: list[Rule] = []
     sets: list[SetSpec] = []
     # What needs no lookup comes first.

@@ -19,22 +19,26 @@ from enforcer.effects import Role, in_place, roles
 from enforcer.layout import Layout, Made, NodeView, lay_out
 from enforcer.members import LiveSet
 from enforcer.patch import patch, patch_plan
-from enforcer.plan import Actual, after, dropped, plan, with_elements
+from enforcer.plan import Actual, after, plan, with_elements
 from enforcer.rename import Known
 from enforcer.ruleset import Element
 from enforcer.steps import ChangeSet, DropSet, Plan, Transaction
 from policy.cidr import Family
 from policy.model import Pod
 
-# How many sets that nothing looks in may wait for a quiet moment, in a family.
-MOST_UNUSED = 64
+# After how many changes that left something behind it is taken out, quiet moment or not.
+MOST_UNTIDY = 64
 # Steps, and what waits for the part of them that is still under way.
 Begun = tuple[Plan, Callable[[], None]]
 NOTHING: Begun = ((), lambda: None)
 
 
 class Kernel(Protocol):
-    """What holds the rules: a host's kernel, or a fake that answers for one."""
+    """What holds the rules: a host's kernel, or a fake that answers for one. `lazy`: where rules were deleted, the next
+    change waits for that; it is better done when there is none."""
+
+    @property
+    def lazy(self) -> bool: ...
 
     def read(self, family: Family) -> Actual: ...
 
@@ -67,6 +71,7 @@ class FamilyKeeper:
         self._pending: dict[str, Delta] = {}
         self._actual: Actual | None = None
         self._roles: dict[str, Role] | None = None
+        self._untidy = 0
 
     def forget(self) -> None:
         """What the kernel holds is not known any more, and members may be missed."""
@@ -111,7 +116,7 @@ class FamilyKeeper:
 
     def patch(self, changes: Mapping[Subject, SubjectChange]) -> Begun | None:
         """Gives some pods other allow-sets; None where more than that may differ."""
-        if self._actual is None or self._layout is None or self._pending:
+        if self._actual is None or self._layout is None or self._pending or self._untidy >= MOST_UNTIDY:
             return None
         found = patch(self._layout, self._made, changes)
         if found is None:
@@ -125,35 +130,47 @@ class FamilyKeeper:
                 self._users[source].remove(live)
         for spec in found.specs:
             self._follow(LiveSet(spec, self._index))
-        steps = patch_plan(self._actual, found, (self._live[spec.name].ipset for spec in found.specs), self._renamed)
-        unused = dropped(self._actual, set(self._renamed.names.values()))
+        sets = [self._live[spec.name].ipset for spec in found.specs]
+        steps = patch_plan(self._actual, found, sets, self._renamed, self._kernel.lazy)
+        self._untidy += 1
         known = self._roles
-        begun = self._begin((*steps, *unused) if len(unused) > MOST_UNUSED else steps)
+        begun = self._begin(steps)
         self._roles = None if known is None else known | roles(found.write)
         return begun
 
     def lay_out(self, pods: Iterable[Pod], view: NodeView, tidily: bool) -> Begun:
-        """Lays everything out, and plans from what the kernel holds. Few sets that are not used any more may stay where
-        it need not be `tidily`."""
+        """Lays everything out, and plans from what the kernel holds. What no packet meets any more may stay where it
+        need not be `tidily`."""
         ordered = sorted(pods, key=lambda pod: pod.key)
         wanted = self._layout = lay_out(ordered, self._index, view, self.family, self._made)
         self._actual = self._installed()
         known, self._live, self._users = self._live, {}, {}
         for name, spec in wanted.specs.items():
             self._follow(known.get(name) or LiveSet(spec, self._index))
-        steps = plan(self._actual, wanted.ruleset(live.ipset for live in self._live.values()), self._renamed)
-        if not tidily and sum(isinstance(step, DropSet) for step in steps) <= MOST_UNUSED:
+        return self._planned(tidily or self._untidy >= MOST_UNTIDY)
+
+    def tidy(self) -> Begun:
+        """Takes out what no packet meets any more."""
+        if not self._untidy or self._actual is None:
+            return NOTHING
+        self._actual = self._installed()
+        return self._planned(tidily=True)
+
+    def _planned(self, tidily: bool) -> Begun:
+        assert self._layout is not None and self._actual is not None
+        wanted = self._layout.ruleset(live.ipset for live in self._live.values())
+        steps = plan(self._actual, wanted, self._renamed, lazily=self._kernel.lazy and not tidily)
+        if tidily:
+            self._untidy = 0
+        else:
             steps = tuple(step for step in steps if not isinstance(step, DropSet))
+            self._untidy += 1
         return self._begin(steps)
 
     def _follow(self, live: LiveSet) -> None:
         self._live[live.spec.name] = live
         for source, _ in live.spec.sources:
             self._users.setdefault(source, []).append(live)
-
-    def tidy(self) -> Begun:
-        """Takes out the sets that nothing looks in any more."""
-        return self._begin(dropped(self._actual, set(self._renamed.names.values()))) if self._actual else NOTHING
 
     def _installed(self) -> Actual:
         """What the kernel holds; sets whose members changed in place since it was read are seen through `_live`."""

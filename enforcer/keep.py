@@ -20,7 +20,7 @@ from compiler.allowset import AllowSet
 from compiler.changes import Changes, Deleted, Event, Subject, SubjectChange
 from compiler.index import Index
 from compiler.peers import Source
-from enforcer.allow import allow_rules
+from enforcer.allow import sources
 from enforcer.family import Begun, FamilyKeeper, Kernel
 from enforcer.layout import NodeView, is_local
 from enforcer.steps import Plan
@@ -90,14 +90,8 @@ class Keeper:
         return each.lay_out(self._pods.values(), self._view, tidily)
 
     def _uses(self, allow: AllowSet) -> set[Source]:
-        """The sources whose members the sets of an allow-set hold, in any family. The direction decides which end of a
-        packet is looked for in them, and not whose addresses they hold."""
-        return {
-            source
-            for each in self._families
-            for spec in allow_rules(allow, "ingress", each.family).sets
-            for source, _ in spec.sources
-        }
+        """The sources whose members the sets of an allow-set hold, in any family."""
+        return {source for each in self._families for source in sources(allow, each.family)}
 
     def _take(self, events: Iterable[Event]) -> tuple[Changes, bool]:
         """What the events change, and whether pods of this node came, went or are others now."""

@@ -38,9 +38,13 @@ class Patch(Struct, frozen=True):
     unused: tuple[str, ...]
 
     def of(self, before: Layout) -> Layout:
-        chains = {name: rules for name, rules in before.chains.items() if name not in self.delete}
-        specs = {name: spec for name, spec in before.specs.items() if name not in self.unused}
-        return replace(before, chains=chains | self.write, specs=specs | {spec.name: spec for spec in self.specs})
+        chains = before.chains | self.write
+        specs = before.specs | {spec.name: spec for spec in self.specs}
+        for name in self.delete:
+            del chains[name]
+        for name in self.unused:
+            del specs[name]
+        return replace(before, chains=chains, specs=specs)
 
 
 def patch(before: Layout, made: Made, changes: Asked) -> Patch | None:
@@ -60,32 +64,32 @@ def patch(before: Layout, made: Made, changes: Asked) -> Patch | None:
         chains[which] = allow
         last = replace(known.chain[-1], target=Goto(allow.name))
         pods[key, direction] = replace(known, allow=allow, chain=(*known.chain[:-1], last))
+    earlier = {allow.name for _, allow in made.chains.values() if allow.rules}
     made.pods.update(pods)
     for (key, direction), change in changes.items():
         if change.new is not None:
             made.chains[id(change.new), direction] = (change.new, pods[key, direction].allow)
-    return _difference(before, made, pods)
+    return _difference(before, made, pods, earlier)
 
 
-def _difference(before: Layout, made: Made, pods: Mapping[tuple[str, Direction], PodRules]) -> Patch:
+def _difference(before: Layout, made: Made, pods: Mapping[tuple[str, Direction], PodRules], earlier: set[str]) -> Patch:
     in_use = {id(rules.allow) for rules in made.pods.values()}
     made.chains = {which: held for which, held in made.chains.items() if id(held[1]) in in_use}
     wanted = {allow.name: allow for _, allow in made.chains.values() if allow.rules}
     specs = {spec.name: spec for allow in wanted.values() for spec in allow.sets}
     write = {rules.name: rules.chain for rules in pods.values() if before.chains[rules.name] != rules.chain}
     write |= {name: allow.rules for name, allow in wanted.items() if name not in before.chains}
-    gone = (name for name in before.chains if names.is_allow_chain(name) and name not in wanted)
     return Patch(
         write,
-        tuple(gone),
+        tuple(sorted(earlier - wanted.keys())),
         tuple(spec for name, spec in specs.items() if name not in before.specs),
         tuple(name for name in before.specs if name not in specs),
     )
 
 
-def patch_plan(actual: Actual, found: Patch, sets: Iterable[IpSet], known: Known) -> Plan:
+def patch_plan(actual: Actual, found: Patch, sets: Iterable[IpSet], known: Known, lazily: bool) -> Plan:
     """The steps; `sets` are those of the patch's specs, with their members. All other sets are as they should be, and
-    `known`, which follows, is what the last plan left."""
+    `known`, which follows, is what the last plan left. `lazily` as in `plan`."""
     made = []
     for ipset in sets:
         name, is_there = _generation(actual.sets, ipset)
@@ -94,15 +98,22 @@ def patch_plan(actual: Actual, found: Patch, sets: Iterable[IpSet], known: Known
             made.append(MakeSet(actual.family, replace(ipset, name=name)))
     for identity in found.unused:
         del known.names[identity]
-    delete = tuple(sorted(known.chains.pop(chain).name for chain in found.delete))
-    new_names, write = dict(known.names), {}
+    gone = sorted(known.chains.pop(chain).name for chain in found.delete)
+    new_names, differ = dict(known.names), {}
     # Chains of allow-sets first, as in `rename`.
     for chain in sorted(found.write, key=lambda name: not names.is_allow_chain(name)):
         rules = found.write[chain]
         new_names.update((each, known.chains[each].name) for each in used(rules) if names.is_allow_chain(each))
         entry = known.chains[chain] = renamed(chain, rules, new_names)
-        write[entry.name] = entry.chain
-    return (*made, Transaction(actual.family, write, delete)) if write or delete else tuple(made)
+        # A chain of an allow-set is named by what it holds; one that waited to be taken out is wanted again.
+        if not (names.is_allow_chain(chain) and entry.name in actual.tables.chains):
+            differ[entry.name] = entry.chain
+    insert = {chain: rules for chain, rules in differ.items() if lazily and chain in actual.tables.chains}
+    write = {chain: rules for chain, rules in differ.items() if chain not in insert}
+    delete = () if lazily else tuple(gone)
+    if differ or delete:
+        return (*made, Transaction(actual.family, write, delete, insert=insert))
+    return tuple(made)
 
 
 def _generation(actual: Mapping[str, InstalledSet], ipset: IpSet) -> tuple[str, bool]:

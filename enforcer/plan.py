@@ -9,7 +9,7 @@ rules with the old sets, or the new rules with the new sets. Sets that only coun
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -20,7 +20,7 @@ from enforcer.effects import in_place, roles
 from enforcer.parse import Counted, Foreign, Installed, InstalledSet
 from enforcer.rename import Known, rename
 from enforcer.render import table_size
-from enforcer.ruleset import Element, HookName, InSet, IpSet, Rule, RuleSet
+from enforcer.ruleset import Drop, Element, Goto, HookName, InSet, IpSet, Jump, Reject, Return, Rule, RuleSet
 from enforcer.steps import ChangeSet, DropSet, MakeSet, Plan, Step, Transaction
 from policy.cidr import Family
 
@@ -35,9 +35,11 @@ class Actual(Struct, frozen=True):
     written: Chains = {}
 
 
-def plan(actual: Actual, wanted: RuleSet, known: Known | None = None) -> Plan:
+def plan(actual: Actual, wanted: RuleSet, known: Known | None = None, lazily: bool = False) -> Plan:
     """The steps; none where what is installed is what is wanted. A failed step leaves the old rules in force. All that
     decides comes first: what is behind the transaction, sets that nothing looks in any more, may wait.
+
+    `lazily`: rules, chains and sets that no packet meets any more stay, and don't count as a difference.
 
     `known` is what an earlier call has left there, about a kernel of which `actual` holds all since: then only chains
     that are new to it cost anything. Afterwards it has the names of the sets."""
@@ -45,16 +47,17 @@ def plan(actual: Actual, wanted: RuleSet, known: Known | None = None) -> Plan:
     in_use = names_in_use(actual, wanted.sets.values(), known.names)
     if all(in_use.values()):
         as_it_is = rename(wanted, in_use, known)
-        if _transaction(actual, as_it_is) is None:
+        if _transaction(actual, as_it_is, lazily) is None:
             changes = [change for ipset in as_it_is.sets.values() if (change := _change(actual, ipset))]
             ordered = in_place(changes, roles(as_it_is.chains)) if changes else ()
             if ordered is not None:
-                return (*ordered, *dropped(actual, as_it_is.sets))
+                return (*ordered, *(() if lazily else dropped(actual, as_it_is.sets)))
     concrete = rename(wanted, choose_names(actual.sets, wanted.sets.values(), in_use), known)
     made = [MakeSet(wanted.family, ipset) for ipset in concrete.sets.values() if ipset.name not in actual.sets]
     counting = [change for ipset in concrete.sets.values() if (change := _change(actual, ipset))]
-    transaction = _transaction(actual, concrete)
-    return (*made, *counting, *([transaction] if transaction else []), *dropped(actual, concrete.sets))
+    transaction = _transaction(actual, concrete, lazily)
+    unused = () if lazily else dropped(actual, concrete.sets)
+    return (*made, *counting, *([transaction] if transaction else []), *unused)
 
 
 def _change(actual: Actual, ipset: IpSet) -> ChangeSet | None:
@@ -89,8 +92,28 @@ def _generations_in_use(actual: Actual) -> Mapping[str, str]:
     generations = {names.split_generation(name)[0]: name for name in actual.sets}
     if len(generations) == len(actual.sets):
         return generations
-    used = {m.name for rules in actual.tables.chains.values() for r in rules for m in _matches(r.rule)}
+    used = {match.name for rules in _met(actual.tables) for each in rules for match in _matches(each.rule)}
     return {names.split_generation(name)[0]: name for name in sorted(used & actual.sets.keys())}
+
+
+def _met(tables: Installed) -> Iterator[tuple[Counted, ...]]:
+    """The rules that a packet may meet, chain by chain."""
+    waiting = [target for targets in tables.builtin.values() for target in targets if target]
+    seen = set(waiting)
+    while waiting:
+        rules = tables.chains.get(waiting.pop(), ())
+        end = next((number for number, each in enumerate(rules, 1) if ends((each.rule,))), len(rules))
+        yield rules[:end]
+        targets = [each.rule.target for each in rules[:end] if isinstance(each.rule, Rule)]
+        further = {target.chain for target in targets if isinstance(target, Jump | Goto)} - seen
+        seen |= further
+        waiting += further
+
+
+def ends(rules: Sequence[Rule | Foreign]) -> bool:
+    """Whether no packet comes to what stands behind them in their chain."""
+    last = rules[-1] if rules else None
+    return isinstance(last, Rule) and not last.matches and isinstance(last.target, Goto | Return | Drop | Reject)
 
 
 def _has_room(installed: InstalledSet, wanted: IpSet) -> bool:
@@ -114,9 +137,10 @@ def after(actual: Actual, steps: Plan) -> Actual:
                 sets[name] = with_elements(sets[name], (sets[name].ipset.elements | set(add)) - set(remove))
             case DropSet(name):
                 del sets[name]
-            case Transaction(_, write, delete, jump, unjump):
+            case Transaction(_, write, delete, jump, unjump, insert):
                 chains |= {name: tuple(map(Counted, rules)) for name, rules in write.items()}
-                written |= write
+                chains |= {name: (*map(Counted, rules), *chains[name]) for name, rules in insert.items()}
+                written = {name: rules for name, rules in (written | write).items() if name not in insert}
                 for name in delete:
                     del chains[name]
                     written.pop(name, None)
@@ -190,14 +214,16 @@ def _same_kind(known: IpSet, wanted: IpSet) -> bool:
     return known.type == wanted.type and known.counters == wanted.counters
 
 
-def _transaction(actual: Actual, wanted: RuleSet) -> Transaction | None:
-    write = {
+def _transaction(actual: Actual, wanted: RuleSet, lazily: bool) -> Transaction | None:
+    present = actual.tables.chains
+    differ = {
         chain: rules
         for chain, rules in wanted.chains.items()
-        if actual.written.get(chain) is not rules
-        and (chain not in actual.tables.chains or not _same(actual.tables.chains[chain], rules))
+        if actual.written.get(chain) is not rules and (chain not in present or not _same(present[chain], rules, lazily))
     }
-    delete = tuple(sorted(chain for chain in actual.tables.chains if chain not in wanted.chains))
+    insert = {chain: rules for chain, rules in differ.items() if lazily and chain in present and ends(rules)}
+    write = {chain: rules for chain, rules in differ.items() if chain not in insert}
+    delete = () if lazily else tuple(sorted(chain for chain in present if chain not in wanted.chains))
     jumps = _jumps(actual.tables)
     unjump = tuple(jump for jump in jumps if not _in_place(actual.tables, wanted, jump))
     jump = {
@@ -205,9 +231,9 @@ def _transaction(actual: Actual, wanted: RuleSet) -> Transaction | None:
         for builtin, chain in wanted.hooks.items()
         if (builtin, chain) in unjump or (builtin, chain) not in jumps
     }
-    if not (write or delete or jump or unjump):
+    if not (write or insert or delete or jump or unjump):
         return None
-    return Transaction(wanted.family, write, delete, jump, unjump)
+    return Transaction(wanted.family, write, delete, jump, unjump, insert)
 
 
 def _jumps(installed: Installed) -> tuple[tuple[HookName, str], ...]:
@@ -223,10 +249,13 @@ def _in_place(installed: Installed, wanted: RuleSet, jump: tuple[HookName, str])
     return wanted.hooks.get(hook) == chain and targets[0] == chain and targets.count(chain) == 1
 
 
-def _same(installed: tuple[Counted, ...], wanted: tuple[Rule, ...]) -> bool:
-    """Whether the rules are the same to the kernel: comments, and the order of matches in a rule, say nothing."""
-    return len(installed) == len(wanted) and all(
-        counted.rule is rule or _alike(counted.rule, rule) for counted, rule in zip(installed, wanted, strict=True)
+def _same(installed: tuple[Counted, ...], wanted: tuple[Rule, ...], lazily: bool) -> bool:
+    """Whether the rules are the same to the kernel: comments, and the order of matches in a rule, say nothing; nor,
+    `lazily`, what stands behind them, where no packet comes to it."""
+    if len(installed) != len(wanted) and not (lazily and len(installed) > len(wanted) and ends(wanted)):
+        return False
+    return all(
+        counted.rule is rule or _alike(counted.rule, rule) for counted, rule in zip(installed, wanted, strict=False)
     )
 
 

@@ -6,7 +6,7 @@ comments are cut and cleaned here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from enforcer.ruleset import (
     ConnMark,
@@ -122,13 +122,17 @@ def chains_text(
     delete: Iterable[str] = (),
     hooks: Mapping[HookName, str] | None = None,
     unhook: Iterable[tuple[HookName, str]] = (),
+    insert: Mapping[str, Sequence[Rule]] | None = None,
 ) -> str:
     """One transaction for `iptables-restore --noflush`. Chains of `write` get exactly their rules, whatever they held;
-    `hooks` put a jump in the first place of a built-in chain, after the `unhook` ones are gone."""
+    those of `insert` get theirs in front; `hooks` put a jump in the first place of a built-in chain, after the `unhook`
+    ones are gone."""
     lines = ["*filter"]
     lines += (f":{chain} - [0:0]" for chain in (*write, *delete))
     for chain, rules in write.items():
         lines += (f"-A {chain} {rule_text(rule)}" for rule in rules)
+    for chain, first in (insert or {}).items():
+        lines += (f"-I {chain} 1 {rule_text(rule)}" for rule in reversed(first))
     lines += (f"-D {builtin} -j {chain}" for builtin, chain in unhook)
     lines += (f"-I {builtin} 1 -j {chain}" for builtin, chain in (hooks or {}).items())
     lines += (f"-X {chain}" for chain in delete)

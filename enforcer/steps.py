@@ -36,17 +36,19 @@ class ChangeSet(Struct, frozen=True, tag=True):
 
 
 class Transaction(Struct, frozen=True, tag=True):
-    """One atomic change of the filter table. `jump`: the hooks to (re)place; `unjump`: our jumps to take out first."""
+    """One atomic change of the filter table. `jump`: the hooks to (re)place; `unjump`: our jumps to take out first.
+    `insert`: rules that come before those that a chain has, and let no packet through to them."""
 
     family: Family
     write: Chains
     delete: tuple[str, ...] = ()
     jump: dict[HookName, str] = {}
     unjump: tuple[tuple[HookName, str], ...] = ()
+    insert: Chains = {}
 
     @property
     def text(self) -> str:
-        return chains_text(self.write, self.delete, self.jump, self.unjump)
+        return chains_text(self.write, self.delete, self.jump, self.unjump, self.insert)
 
 
 class DropSet(Struct, frozen=True, tag=True):

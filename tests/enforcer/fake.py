@@ -59,6 +59,7 @@ class FakeDataplane:
 
     def _transaction(self, step: Transaction) -> None:
         chains = self.chains | step.write
+        chains |= {name: (*rules, *chains[name]) for name, rules in step.insert.items()}
         for name in step.delete:
             del chains[name]
         for builtin, chain in step.unjump:

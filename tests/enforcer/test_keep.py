@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from compiler.changes import Deleted, Event
 from compiler.compile import Compiled, compile_cluster
-from enforcer.family import MOST_UNUSED
+from enforcer.allow import allow_rules, sources
+from enforcer.family import MOST_UNTIDY
 from enforcer.keep import Keeper
 from enforcer.layout import NodeView, layout
 from enforcer.plan import Actual, plan
@@ -21,12 +22,13 @@ from enforcer.simulate import Packet
 from enforcer.steps import ChangeSet, DropSet, MakeSet, Plan, Transaction
 from policy.cidr import Family, parse_cidr
 from policy.decode import decode_objects
-from policy.model import Cluster, IPBlock, Namespace, NetworkPolicy, Peer, Pod, Rule
+from policy.model import DIRECTIONS, Cluster, IPBlock, Namespace, NetworkPolicy, Peer, Pod, Rule
 from policy.selector import EVERYTHING, in_, selector
 from tests.compiler.histories import batches, history, undone
 from tests.compiler.slow_twin import Objects, happen
 from tests.enforcer.fake import FakeDataplane, StepFailed
 from tests.enforcer.test_plan import interface, lively, single, verdicts
+from tests.generate import cluster
 from tests.generate.words import KEYS, VALUES
 
 FAMILIES: tuple[Family, Family] = (4, 6)
@@ -34,9 +36,10 @@ CIDRS = tuple(map(parse_cidr, ("10.1.0.0/16", "fd00:1::/32")))
 
 
 class FakeKernel:
-    """Both families; fails at the step that it is told to."""
+    """Both families; fails at the step that it is told to. `lazy` as the kernel is with nft."""
 
-    def __init__(self) -> None:
+    def __init__(self, lazy: bool = False) -> None:
+        self.lazy = lazy
         self.planes = {family: FakeDataplane(family) for family in FAMILIES}
         self.fail_in: int | None = None
         self.seen: list[Plan] = []
@@ -72,10 +75,10 @@ def view_of(events: list[Event], node: str) -> NodeView:
 
 
 def assert_as_fresh(kernel: FakeKernel, present: Objects, view: NodeView, tidy: bool) -> None:
-    """But for sets that nothing looks in any more, which wait for a quiet moment."""
+    """But for what no packet meets any more, which waits for a quiet moment."""
     compiled = compile_cluster(cluster_of(present))
     for family in FAMILIES:
-        left = plan(kernel.read(family), layout(compiled, view, family))
+        left = plan(kernel.read(family), layout(compiled, view, family), lazily=kernel.lazy and not tidy)
         assert not [step for step in left if tidy or not isinstance(step, DropSet)]
 
 
@@ -87,7 +90,7 @@ def test_after_any_history_the_kernel_is_as_after_a_fresh_start(seed: int) -> No
         events += undone(events)
     nodes = Counter(event.node for event in events if isinstance(event, Pod) and event.node)
     view = view_of(events, nodes.most_common(1)[0][0])
-    kernel, present = FakeKernel(), Objects()
+    kernel, present = FakeKernel(lazy=seed % 2 == 0), Objects()
     keeper = Keeper(view, FAMILIES, kernel)
     keeper.start([])
     for batch in batches(rng, events):
@@ -116,7 +119,7 @@ def test_no_flow_has_a_verdict_that_is_neither_the_old_nor_the_new(seed: int) ->
     found = decode_objects(lively(rng)).cluster
     events: list[Event] = [*found.namespaces, *found.pods, *found.policies]
     view = view_of(events, "n0")
-    kernel = FakeKernel()
+    kernel = FakeKernel(lazy=seed % 2 == 0)
     keeper = Keeper(view, FAMILIES, kernel)
     keeper.start(events)
     pods = {pod.key: pod for pod in found.pods}
@@ -130,7 +133,10 @@ def test_no_flow_has_a_verdict_that_is_neither_the_old_nor_the_new(seed: int) ->
         kernel.seen.clear()
         watch = _Watch(kernel, asked, seen)
         keeper.handle(batch)
+        handled = len(seen)
+        keeper.tidy()
         watch.stop()
+        assert all(answers == seen[-1] for answers in seen[handled - 1 :])
         for answers in seen:
             assert all(now in (was, end) for was, now, end in zip(seen[0], answers, seen[-1], strict=True))
 
@@ -185,6 +191,17 @@ def test_a_label_of_a_far_pod_changes_elements_and_no_rule() -> None:
     assert kinds == {ChangeSet}
 
 
+def test_an_allow_set_is_asked_for_its_sources_as_its_rules_would_say() -> None:
+    for seed in range(20):
+        compiled = compile_cluster(decode_objects(cluster(Random(seed)) + lively(Random(seed))).cluster)
+        for pod in compiled.cluster.pods:
+            for direction in DIRECTIONS:
+                allow = compiled.allow(pod, direction)
+                for family in FAMILIES:
+                    specs = allow_rules(allow, direction, family).sets
+                    assert set(sources(allow, family)) == {source for spec in specs for source, _ in spec.sources}
+
+
 def test_a_policy_makes_rules_and_its_end_takes_them_out() -> None:
     found = decode_objects(lively(Random(1))).cluster
     kernel = FakeKernel()
@@ -209,12 +226,12 @@ def test_what_waits_for_a_quiet_moment_is_bounded_and_a_start_takes_it_out() -> 
     keeper = Keeper(view, FAMILIES, kernel)
     keeper.start(objects)
     most = 0
-    for number in range(2 * MOST_UNUSED):
+    for number in range(2 * MOST_UNTIDY):
         block = parse_cidr(f"198.51.{number}.0/24")
         rule = Rule((Peer(block=IPBlock(block)),))
         keeper.handle([NetworkPolicy("a", "p", EVERYTHING, ("ingress",), (rule,), ())])
         most = max(most, len(kernel.planes[4].sets))
-    assert MOST_UNUSED < most < MOST_UNUSED + 20
+    assert MOST_UNTIDY < most < MOST_UNTIDY + 20
     last = NetworkPolicy("a", "p", EVERYTHING, ("ingress",), (rule,), ())
     Keeper(view, FAMILIES, kernel).start([*objects, last])
     assert len(kernel.planes[4].sets) < 20
@@ -227,7 +244,7 @@ def test_the_short_way_of_a_policy_is_the_long_one(seed: int) -> None:
     found = decode_objects(lively(rng)).cluster
     events: list[Event] = [*found.namespaces, *found.pods, *found.policies]
     view = view_of(events, "n0")
-    kernels = FakeKernel(), FakeKernel()
+    kernels = FakeKernel(lazy=seed % 2 == 0), FakeKernel()
     short, long = (Keeper(view, FAMILIES, kernel) for kernel in kernels)
     for each in long._families:
         each.patch = lambda subjects: None  # type: ignore[method-assign]

@@ -12,9 +12,9 @@ import pytest
 from compiler.compile import Compiled, compile_cluster
 from enforcer.layout import NodeView, layout, local_pods
 from enforcer.names import is_own_chain, is_own_set
-from enforcer.parse import Counted, Foreign, InstalledSet
+from enforcer.parse import Counted, Foreign, Installed, InstalledSet
 from enforcer.plan import Actual, choose_names, plan, remove_everything
-from enforcer.ruleset import Element, HookName, IpProtocol, IpSet, RuleSet
+from enforcer.ruleset import Count, Drop, Element, HookName, IpProtocol, IpSet, Return, Rule, RuleSet, Src
 from enforcer.simulate import Packet
 from enforcer.steps import ChangeSet, DropSet, MakeSet, Plan, Step, Transaction
 from policy.cidr import Family, parse_address, parse_cidr
@@ -161,7 +161,8 @@ def test_every_step_leaves_the_old_or_the_new_verdict(chunk: int, family: Family
         dataplane = FakeDataplane(family)
         dataplane.execute(plan(dataplane.read(), wanted_of(old, node, family)))
         before = verdicts(dataplane, asked)
-        steps = plan(dataplane.read(), wanted_of(new, node, family))
+        wanted, lazily = wanted_of(new, node, family), seed % 8 >= 4
+        steps = plan(dataplane.read(), wanted, lazily=lazily)
         seen = [before]
         for step in single(steps):
             dataplane.step(step)
@@ -169,10 +170,15 @@ def test_every_step_leaves_the_old_or_the_new_verdict(chunk: int, family: Family
         for number, answers in enumerate(seen):
             for was, now, end in zip(before, answers, seen[-1], strict=True):
                 assert now in (was, end), (seed, number)
+        assert plan(dataplane.read(), wanted, lazily=lazily) == (), "nothing changed: nothing to write"
+        for step in plan(dataplane.read(), wanted):
+            assert lazily and isinstance(step, Transaction | DropSet)
+            dataplane.step(step)
+            assert verdicts(dataplane, asked) == seen[-1], "what no packet meets goes without a trace"
         fresh = FakeDataplane(family)
-        fresh.execute(plan(fresh.read(), wanted_of(new, node, family)))
+        fresh.execute(plan(fresh.read(), wanted))
         assert seen[-1] == verdicts(fresh, asked), "where a plan ends does not depend on where it began"
-        assert plan(dataplane.read(), wanted_of(new, node, family)) == (), "nothing changed: nothing to write"
+        assert plan(dataplane.read(), wanted) == ()
 
 
 def test_changes_in_place_are_among_them() -> None:
@@ -188,14 +194,15 @@ def test_changes_in_place_are_among_them() -> None:
     assert kinds[True] > 20 and kinds[False] > 10, kinds
 
 
+@pytest.mark.parametrize("lazily", [False, True])
 @pytest.mark.parametrize("seed", range(40))
-def test_a_plan_that_fails_opens_nothing_and_is_finished_by_the_next(seed: int) -> None:
+def test_a_plan_that_fails_opens_nothing_and_is_finished_by_the_next(seed: int, lazily: bool) -> None:
     old, new, node = compiled_pair(seed)
     start = FakeDataplane(4)
     start.execute(plan(start.read(), wanted_of(old, node, 4)))
     asked = packets(old, node, 4, Random(seed))
     wanted = wanted_of(new, node, 4)
-    steps = plan(start.read(), wanted)
+    steps = plan(start.read(), wanted, lazily=lazily)
     before = verdicts(start, asked)
     for fail_at in range(len(steps)):
         broken = FakeDataplane(4)
@@ -246,6 +253,34 @@ def test_a_foreign_rule_in_our_chain_is_replaced() -> None:
     actual.tables.chains.update(chains)
     (step,) = plan(actual, wanted)
     assert isinstance(step, Transaction) and list(step.write) == ["PODFENCE-FORWARD"]
+
+
+def test_lazily_new_rules_come_before_the_old_and_nothing_is_deleted() -> None:
+    for seed in range(3, 40, 4):
+        old, new, node = compiled_pair(seed)
+        dataplane = FakeDataplane(4)
+        dataplane.execute(plan(dataplane.read(), wanted_of(old, node, 4)))
+        before = dict(dataplane.chains), dict(dataplane.sets)
+        steps = plan(dataplane.read(), wanted_of(new, node, 4), lazily=True)
+        dataplane.execute(steps)
+        assert before[0].keys() <= dataplane.chains.keys() and before[1].keys() <= dataplane.sets.keys()
+        for name, rules in before[0].items():
+            assert dataplane.chains[name][len(dataplane.chains[name]) - len(rules) :] == rules
+        tidied = plan(dataplane.read(), wanted_of(new, node, 4))
+        dataplane.execute(tidied)
+        fresh = FakeDataplane(4)
+        fresh.execute(plan(fresh.read(), wanted_of(new, node, 4)))
+        assert len(dataplane.sets) == len(fresh.sets) and len(dataplane.chains) == len(fresh.chains)
+
+
+def test_a_rule_that_lets_packets_go_on_hides_nothing() -> None:
+    """Only behind an unconditional end may old rules stay."""
+    drop, count = Rule((), Drop()), Rule((), Count())
+    for rules, hides in (((drop,), True), ((count,), False), ((Rule((Src(CIDRS[0]),), Drop()),), False), ((), False)):
+        wanted = RuleSet(4, {}, {"PF-x": rules}, {})
+        actual = Actual(4, Installed({"PF-x": (*map(Counted, rules), Counted(Rule((), Return())))}, {}), {})
+        assert (plan(actual, wanted, lazily=True) == ()) is hides
+        assert plan(actual, wanted) != ()
 
 
 def test_counters_survive_a_change_of_members() -> None:
