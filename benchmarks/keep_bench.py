@@ -1,21 +1,26 @@
 """From an event to the kernel: how long a change takes where only sets change, and where a policy makes rules.
 
 A node of 110 pods in a namespace of its own, on both backends. An event is timed from the decoded object to the last
-answer of the kernel, in both families. The large cluster and the small one take turns.
+answer of the kernel, in both families. The large cluster and the small one take turns. So do a policy on a node that
+has IPv4 alone and a rewrite of all that kube-router would have there: its two programs, the text not counted.
+
+A policy comes after a moment in which the keeper could tidy up, as most do; those that come in a row are told too.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from random import Random
 
 from msgspec.structs import replace
 
-from benchmarks.record import Figure, Size, figure
+from benchmarks.record import Case, Figure, Size, figure
+from benchmarks.shapes.kube_router import kube_router
 from compiler.changes import Deleted, Event
+from compiler.compile import compile_cluster
 from enforcer.backend import MODES, Backend, Mode
 from enforcer.host import HostKernel
 from enforcer.ipset import Sets
@@ -24,7 +29,7 @@ from enforcer.layout import NodeView
 from enforcer.steps import Transaction
 from lab import netns
 from policy.cidr import Address, Family, Prefix
-from policy.model import ContainerPort, IPBlock, Namespace, NetworkPolicy, Peer, Pod, Port, Rule
+from policy.model import Cluster, ContainerPort, IPBlock, Namespace, NetworkPolicy, Peer, Pod, Port, Rule
 from policy.selector import NAMESPACE_NAME_LABEL, in_, selector
 
 FAMILIES: tuple[Family, Family] = (4, 6)
@@ -33,6 +38,8 @@ PODS: dict[Size, int] = {"quick": 2_000, "full": 10_000}
 POLICIES: dict[Size, int] = {"quick": 50, "full": 1_000}
 ROUNDS: dict[Size, int] = {"quick": 3, "full": 200}
 LABEL_TARGETS, POLICY_TARGET, GROWTH_TARGET = {50: 1.0, 99: 5.0}, 10.0, 1.5
+REWRITE_TARGET = 1 / 20
+QUIET = 0.05
 
 
 def measure(size: Size) -> Iterable[Figure]:
@@ -46,6 +53,9 @@ def measure(size: Size) -> Iterable[Figure]:
                 yield figure(f"label of a far pod to the kernel, p{percent}", [found], "ms", target, **case)
             policies = [usual.policy(number) for number in range(max(ROUNDS[size] // 8, 1))]
             yield figure("policy added to the kernel", policies, "ms", POLICY_TARGET, **case)
+            in_a_row = usual.policies_in_a_row(len(policies))
+            yield figure("policy added to the kernel, in a row", in_a_row, "ms", None, **case)
+        yield from _rewritten(mode, size)
         yield from _growth(mode, size)
 
 
@@ -62,17 +72,32 @@ def _growth(mode: Mode, size: Size) -> Iterable[Figure]:
         )  # fmt: skip
 
 
+def _rewritten(mode: Mode, size: Size) -> Iterable[Figure]:
+    """A policy against everything once more; both know IPv4 only."""
+    with _node(mode, PODS[size], POLICIES[size], (4,)) as node, _rewriting(node, mode) as rewrite:
+        ours, theirs = [], []
+        for number in range(max(ROUNDS[size] // 8, 1)):
+            ours.append(node.policy(number))
+            theirs.append(rewrite())
+        case: Case = {"backend": mode, "pods": PODS[size], "policies": POLICIES[size], "against": "kube-router's shape"}
+        ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+        yield figure("policy added, IPv4, against a full rewrite", ratios, "ratio", REWRITE_TARGET, **case)
+        yield figure("full rewrite in kube-router's shape, IPv4", theirs, "ms", None, **case)
+
+
 class _Node:
-    def __init__(self, mode: Mode, pods: int, policies: int, sets: Sets) -> None:
+    def __init__(self, pods: int, policies: int, kernel: HostKernel, families: Sequence[Family]) -> None:
         self._rng = Random(7)
         self._pods = [self._pod(number, max(pods // LOCAL_PODS, 2)) for number in range(pods)]
         self._far = [pod for pod in self._pods if pod.node != "n0"]
         veths = {pod.key: f"veth{number}" for number, pod in enumerate(self._pods) if pod.node == "n0"}
         blocks = (Prefix(4, 10 << 24, 24), Prefix(6, 0xFD << 120, 64))
-        view = NodeView("n0", veths, blocks, uplinks=("eth0",))
-        self._keeper = Keeper(view, FAMILIES, HostKernel(Backend(mode, FAMILIES), sets))
-        spaces = (Namespace(_space(n), {NAMESPACE_NAME_LABEL: _space(n)}) for n in range(SPACES))
-        self._keeper.start([*spaces, *self._pods, *(self._policy(number, "policy") for number in range(policies))])
+        self.view = NodeView("n0", veths, blocks, uplinks=("eth0",))
+        self._keeper = Keeper(self.view, families, kernel)
+        spaces = [Namespace(_space(n), {NAMESPACE_NAME_LABEL: _space(n)}) for n in range(SPACES)]
+        its_policies = [self._policy(number, "policy") for number in range(policies)]
+        self.cluster = Cluster(spaces, list(self._pods), its_policies, [], [], [])
+        self._keeper.start([*spaces, *self._pods, *its_policies])
 
     def _pod(self, number: int, nodes: int) -> Pod:
         addresses = (Address(4, (10 << 24) + number + 1), Address(6, (0xFD << 120) + number + 1))
@@ -101,17 +126,26 @@ class _Node:
         raise RuntimeError("no label of a far pod changes a set here")
 
     def policy(self, number: int) -> float:
-        """Milliseconds for a policy that selects pods of this node; it goes again, which is not timed."""
-        local = [pod for pod in self._pods if pod.node == "n0"]
-        target = local[number % len(local)]
-        added = replace(
-            self._policy(number, "added"),
-            namespace=target.namespace,
-            subjects=selector([in_("app", target.labels["app"])]),
-        )
+        """Milliseconds for a policy that selects pods of this node, in a quiet moment; it goes again, untimed."""
+        added = self._added(number)
+        self._keeper.tidy()
+        time.sleep(QUIET)
         spent, _ = self._timed(added)
         self._keeper.handle([Deleted("NetworkPolicy", added.namespace, added.name)])
         return spent
+
+    def policies_in_a_row(self, count: int) -> list[float]:
+        """The same with no moment between them."""
+        added = [self._added(number) for number in range(count)]
+        spent = [self._timed(each)[0] for each in added]
+        self._keeper.handle([Deleted("NetworkPolicy", each.namespace, each.name) for each in added])
+        return spent
+
+    def _added(self, number: int) -> NetworkPolicy:
+        local = [pod for pod in self._pods if pod.node == "n0"]
+        target = local[number % len(local)]
+        subjects = selector([in_("app", target.labels["app"])])
+        return replace(self._policy(number, "added"), namespace=target.namespace, subjects=subjects)
 
     def _timed(self, event: Event) -> tuple[float, int]:
         """And how many steps it took."""
@@ -124,12 +158,39 @@ class _Node:
 
 
 @contextmanager
-def _node(mode: Mode, pods: int, policies: int) -> Iterator[_Node]:
-    name = f"keep-bench-{os.getpid()}-{pods}"
+def _node(mode: Mode, pods: int, policies: int, families: Sequence[Family] = FAMILIES) -> Iterator[_Node]:
+    with ExitStack() as stack:
+        stack.enter_context(_alone(f"keep-bench-{os.getpid()}-{pods}-{len(families)}"))
+        kernel = stack.enter_context(HostKernel(Backend(mode, FAMILIES), stack.enter_context(Sets())))
+        yield _Node(pods, policies, kernel, families)
+
+
+@contextmanager
+def _rewriting(node: _Node, mode: Mode) -> Iterator[Callable[[], float]]:
+    """Milliseconds for all that kube-router has for the same objects, in another namespace than the node's."""
+    name, backend = f"keep-bench-{os.getpid()}-rewrite", Backend(mode, FAMILIES)
+    text = kube_router(compile_cluster(node.cluster), node.view)
+
+    def rewrite() -> float:
+        with netns.inside(name):
+            began = time.perf_counter()
+            text.rewrite(backend)
+            return (time.perf_counter() - began) * 1000
+
     netns.create([name])
     try:
-        with netns.inside(name), Sets() as sets:
-            yield _Node(mode, pods, policies, sets)
+        rewrite()
+        yield rewrite
+    finally:
+        netns.delete([name])
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    netns.create([name])
+    try:
+        with netns.inside(name):
+            yield
     finally:
         netns.delete([name])
 

@@ -58,6 +58,18 @@ class Text:
         lines += (f"-A {chain} {rule}" for chain, rules in self._chains.items() for rule in rules)
         feed([backend.program(4, "restore"), "--noflush"], "\n".join([*lines, "COMMIT", ""]), "filter table")
 
+    def rewrite(self, backend: Backend) -> None:
+        """Everything once more, as an engine does that writes all that there should be: the sets are emptied and
+        filled, the filter table is replaced."""
+        lines: list[str] = []
+        for name, (create, *entries) in self._sets.items():
+            lines += [create, f"flush {name}", *entries]
+        feed(["ipset", "restore", "-exist"], "\n".join([*lines, ""]), "ipset")
+        lines = ["*filter", *(f":{chain} ACCEPT [0:0]" for chain in BUILT_IN)]
+        lines += (f":{chain} - [0:0]" for chain in self._chains if chain not in BUILT_IN)
+        lines += (f"-A {chain} {rule}" for chain, rules in self._chains.items() for rule in rules)
+        feed([backend.program(4, "restore")], "\n".join([*lines, "COMMIT", ""]), "filter table")
+
 
 class Granted(Struct, frozen=True):
     """One rule of a policy, as an engine sees it that keeps policies apart: `peers`, entry by entry, may use `ports`,
