@@ -71,7 +71,7 @@ class Sets:
     """
 
     def __init__(self, wire: Wire | None = None, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._wire = wire or _open()
+        self._wire = wire or open_wire()
         self._sleep = sleep
         self._sequence = 0
         self._protocol = max(OUR_PROTOCOLS)
@@ -185,7 +185,8 @@ class Sets:
             raise HostRefused(f"ipset: netlink: {error.strerror}") from None
 
 
-def _open() -> Wire:
+def open_wire() -> Wire:
+    """A socket of the network namespace that this thread is in."""
     try:
         from pyroute2.netlink import NETLINK_NETFILTER
         from pyroute2.netlink.nlsocket import NetlinkSocket
