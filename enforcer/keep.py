@@ -39,6 +39,11 @@ class Keeper:
         self.index = Index(view.name, self._uses)
         self._families = [FamilyKeeper(family, kernel, self.index) for family in families]
 
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """In the order of the plans that every method gives."""
+        return tuple(each.family for each in self._families)
+
     def start(self, events: Iterable[Event]) -> tuple[Plan, ...]:
         """Takes in everything that there is, and brings the kernel there from whatever it holds."""
         self._take(events)
@@ -55,10 +60,11 @@ class Keeper:
         return self._all(lambda each: self._brought(each, changes.subjects, moved) or self._laid_out(each, False))
 
     def repair(self) -> tuple[Plan, ...]:
-        """Reads the kernel back, since somebody else may have changed it, and brings it to what is wanted."""
+        """Reads the kernel back, since somebody else may have changed it, and brings it to what is wanted. See
+        `repair.Repairer`, which says when."""
         for each in self._families:
             each.forget()
-        return self._all(self._laid_out)
+        return self._all(lambda each: self._laid_out(each, tidily=False))
 
     def tidy(self) -> tuple[Plan, ...]:
         """Takes out what `handle` left behind; for a quiet moment. The steps by family, which change no verdict."""

@@ -1,0 +1,123 @@
+"""What the agent's loop is told: what was wrong, in a line, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
+
+import pytest
+
+from enforcer.drift import Watch
+from enforcer.host import HostKernel
+from enforcer.ipset import Sets
+from enforcer.keep import Keeper
+from enforcer.repair import Repairer
+from lab.cluster import Lab
+from policy.decode import decode_objects
+from tests.enforcer.test_keep import FAMILIES, FakeKernel, StepFailed, view_of
+from tests.enforcer.test_kernel import SHOP, read_documents
+from tests.enforcer.test_plan import lively
+from tests.enforcer.test_repair import BACKENDS, Node, World
+
+
+class FakeWatch:
+    """Sees what it is told."""
+
+    def __init__(self) -> None:
+        self.seen = True
+
+    def look(self) -> None:
+        self.seen = True
+
+    def changed(self) -> bool:
+        return not self.seen
+
+
+def kept() -> tuple[FakeKernel, Keeper]:
+    found = decode_objects(lively(Random(1))).cluster
+    kernel = FakeKernel()
+    keeper = Keeper(view_of([*found.pods], "n0"), FAMILIES, kernel)
+    keeper.start([*found.namespaces, *found.pods, *found.policies])
+    return kernel, keeper
+
+
+def test_damage_is_told_and_counted_once() -> None:
+    kernel, keeper = kept()
+    watch, now = FakeWatch(), 0.0
+    repairer = Repairer(keeper, watch, lambda: now, every=60)
+    kernel.planes[4].builtin["FORWARD"] = ("", "PODFENCE-FORWARD")
+    kernel.planes[4].chains["PODFENCE-INPUT"] = ()
+    assert repairer.check() == (), "nobody saw it"
+    watch.seen = False
+    (repair,) = repairer.check()
+    assert str(repair) == ("IPv4: the jump in FORWARD was not in its place; chains differed: PODFENCE-INPUT")
+    assert repairer.repaired == {4: 1, 6: 0}
+    watch.seen = False
+    assert repairer.check() == () and repairer.repaired == {4: 1, 6: 0}, "a change that changes nothing of ours"
+
+
+def test_everything_is_read_back_now_and_then_whatever_was_seen() -> None:
+    kernel, keeper = kept()
+    now = 0.0
+    repairer = Repairer(keeper, FakeWatch(), lambda: now, every=60)
+    name = next(name for name in kernel.planes[6].sets if name.startswith("pf-6-known"))
+    known = kernel.planes[6].sets[name]
+    kernel.planes[6].sets[name] = type(known)(name, known.type, frozenset(), known.counters)
+    now = 59.0
+    assert repairer.check() == ()
+    now = 60.0
+    (repair,) = repairer.check()
+    assert repair.family == 6 and "elements were missing" in repair.what and name in repair.what
+    assert repairer.check() == ()
+
+
+def test_a_repair_that_fails_is_tried_again_at_the_next_look() -> None:
+    kernel, keeper = kept()
+    watch = FakeWatch()
+    repairer = Repairer(keeper, watch, lambda: 0.0)
+    kernel.planes[4].builtin["FORWARD"] = ("",)
+    kernel.fail_in = 0
+    watch.seen = False
+    with pytest.raises(StepFailed):
+        repairer.check()
+    assert repairer.repaired == {4: 0, 6: 0}
+    assert [each.family for each in repairer.check()] == [4]
+
+
+@contextmanager
+def kept_node(number: int) -> Iterator[tuple[Node, Repairer, list[float]]]:
+    now = [0.0]
+    cluster = read_documents(SHOP.encode(), "shop.yaml").cluster
+    with Lab(f"repairer-{number}", cluster) as lab:
+        node = Node(World(lab, BACKENDS[number]))
+        with (
+            lab.inside("n1"),
+            Sets() as sets,
+            HostKernel(node.backend, sets) as kernel,
+            Watch(node.backend, lambda: now[0]) as watch,
+        ):
+            keeper = Keeper(node.view, FAMILIES, kernel)
+            known = node.compiled.cluster
+            keeper.start([*known.namespaces, *known.pods, *known.policies])
+            repairer = Repairer(keeper, watch)
+            repairer.ours()
+            yield node, repairer, now
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("number", [0, 1], ids=["legacy", "nft"])
+def test_on_a_real_kernel(number: int) -> None:
+    with kept_node(number) as (node, repairer, now):
+        assert repairer.check() == ()
+        node.run("iptables -F FORWARD")
+        node.run("ip6tables -D PODFENCE-FORWARD 1")
+        now[0] += 2
+        found = {each.family: each.what for each in repairer.check()}
+        assert found == {
+            4: "the jump in FORWARD was not in its place",
+            6: "chains differed: PODFENCE-FORWARD",
+        }
+        assert repairer.repaired == {4: 1, 6: 1} and not node.differences()
+        now[0] += 2
+        assert repairer.check() == ()
