@@ -34,9 +34,7 @@ def test_a_million_entries(mode: Mode) -> None:
     """Ten groups of peers, each with a hundred ports of its own: one set of address and port."""
     near = Pod("a", "near", {}, node="n1", addresses=(Address(4, (172 << 24) + 1),))
     rules = tuple(
-        Rule(
-            (Peer(pods=selector([in_("group", f"g{group}")])),), (Port("TCP", 1000 * group + 1, 1000 * group + PORTS),)
-        )
+        Rule((Peer(pods=selector([in_("group", f"g{n}")])),), (Port("TCP", 1000 * n + 1, 1000 * n + PORTS),))
         for n in range(GROUPS)
     )
     policy = NetworkPolicy("a", "p", EVERYTHING, ("ingress",), rules, ())
