@@ -94,9 +94,9 @@ def _kept(mode: str, node_of_a: str) -> Iterator[tuple[Lab, Keeper]]:
         cluster = replace(lab.cluster, policies=found.policies, namespaces=found.namespaces)
         blocks = next(node.pod_cidrs for node in cluster.nodes if node.name == "n1")
         backend = Backend("nft" if mode == "nft" else "legacy", FAMILIES)
-        with lab.inside("n1"), Sets() as sets:
+        with lab.inside("n1"), Sets() as sets, HostKernel(backend, sets) as kernel:
             attached = {p.key: host.link for p in cluster.pods if p.node == "n1" for host in [lab.host(p.key)]}
-            keeper = Keeper(NodeView("n1", attached, blocks), FAMILIES, HostKernel(backend, sets))
+            keeper = Keeper(NodeView("n1", attached, blocks), FAMILIES, kernel)
             keeper.start([*cluster.namespaces, *cluster.pods, *cluster.policies])
             yield lab, keeper
 
@@ -147,6 +147,8 @@ def test_two_thousand_new_flows_a_second_through_many_changes(
                     with lab.inside("n1"):
                         for steps in keeper.handle([replace(pod, labels={"role": roles[turn % 2]})]):
                             kinds |= {type(step) for step in steps}
+                        if turn % 3 == 2:
+                            keeper.tidy()
                     time.sleep(0.02)
         found = received.found
         assert a.sent > TURNS and found[b"default/c"] == c.sent > TURNS, "no allowed packet is lost"
