@@ -7,7 +7,7 @@ A restore commits at COMMIT and not at its end, reads the table anew for each, t
 COMMIT, and with --verbose repeats comments when it comes to them. It ends where it is refused, so an echo is success.
 When its input ends, as when we are killed, what has no COMMIT yet never happens.
 
-Why it stays open (docs/adr/0008): starting one costs more than a change does; and on nft the kernel makes whoever
+Why it stays open (docs/adr/0011): starting one costs more than a change does; and on nft the kernel makes whoever
 deleted rules wait for the memory of them when the program's socket closes, 8 to 16 ms, but not while it stays open.
 """
 
