@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import BinaryIO, TextIO
 
 import click
@@ -22,15 +22,16 @@ def standard_input() -> BinaryIO:
     return found.buffer
 
 
-def read(paths: Sequence[str], recursive: bool) -> Loaded:
-    """What the files hold, `-` being stdin. See `load`."""
-    return load(paths, recursive=recursive, stdin=standard_input() if "-" in paths else None)
+def read(paths: Sequence[str], recursive: bool, contents: Mapping[str, bytes] | None = None) -> Loaded:
+    """What the files hold, `-` being stdin, and `contents`. See `load`."""
+    stdin = standard_input() if "-" in paths else None
+    return load(paths, recursive=recursive, stdin=stdin, contents=contents)
 
 
-def read_cluster(paths: Sequence[str], recursive: bool) -> Loaded:
+def read_cluster(paths: Sequence[str], recursive: bool, contents: Mapping[str, bytes] | None = None) -> Loaded:
     """What the files hold. A wrong object is used as far as it was understood, which never opens anything, and its
     problems are warnings here: `podfence validate` is the command that fails on them."""
-    loaded = read(paths, recursive)
+    loaded = read(paths, recursive, contents)
     for problem in loaded.problems:
         click.secho(f"warning: {printable(str(problem))}", err=True, fg="yellow")
     return loaded

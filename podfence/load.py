@@ -6,7 +6,7 @@ problems, not errors; they are loaded as far as they can be understood, and neve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +20,7 @@ from policy.gather import Item, gather
 from policy.labels import bare
 from policy.model import Cluster
 
-_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
+SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 _STDIN = "-"
 
 
@@ -32,8 +32,14 @@ class Loaded(Struct, frozen=True):
     files: tuple[str, ...]
 
 
-def load(paths: Sequence[str], recursive: bool = True, stdin: BinaryIO | None = None) -> Loaded:
-    """The objects in `paths`: files, folders (their *.yaml, *.yml and *.json, sorted by name) and `-` for `stdin`.
+def load(
+    paths: Sequence[str],
+    recursive: bool = True,
+    stdin: BinaryIO | None = None,
+    contents: Mapping[str, bytes] | None = None,
+) -> Loaded:
+    """The objects in `paths`: files, folders (their *.yaml, *.yml and *.json, sorted by name) and `-` for `stdin`; and
+    in `contents`, which are files that were read elsewhere, by name.
 
     UsageError for a path that is not there, UnreadableInput or UnreadableFiles for what cannot be parsed, and for a
     path that holds no object at all."""
@@ -43,6 +49,12 @@ def load(paths: Sequence[str], recursive: bool = True, stdin: BinaryIO | None = 
         names.update({file: name for file, name in found.items() if file not in names})
     items: dict[Path, list[Item]] = {}
     unreadable: list[UnreadableInput] = []
+    given: list[Item] = []
+    for name, data in (contents or {}).items():
+        try:
+            given += [decode_document(document) for document in documents(data, name)]
+        except UnreadableInput as error:
+            unreadable.append(error)
     for file, name in names.items():
         items[file] = []
         try:
@@ -56,8 +68,8 @@ def load(paths: Sequence[str], recursive: bool = True, stdin: BinaryIO | None = 
             unreadable.append(UnreadableInput(_name(path), 0, reason))
     if unreadable:
         raise unreadable[0] if len(unreadable) == 1 else UnreadableFiles(unreadable)
-    decoded = gather(chain.from_iterable(items.values()))
-    return Loaded(decoded.cluster, decoded.problems, tuple(names.values()))
+    decoded = gather(chain(given, *items.values()))
+    return Loaded(decoded.cluster, decoded.problems, (*(contents or ()), *names.values()))
 
 
 def _name(path: str) -> str:
@@ -76,7 +88,7 @@ def _files(path: str, recursive: bool) -> dict[Path, str]:
             return {_real(start): _name(path)}
         entries = sorted(start.rglob("*") if recursive else start.iterdir())
         names: dict[Path, str] = {}
-        for entry in (entry for entry in entries if entry.suffix in _SUFFIXES):
+        for entry in (entry for entry in entries if entry.suffix in SUFFIXES):
             if entry.is_file():
                 names.setdefault(entry.resolve(), _name(str(entry)))
             elif entry.is_symlink() and not entry.exists():

@@ -22,6 +22,7 @@ COMMANDS = {
     "validate": "Check manifests as the API server would.",
     "explain": "Say why a flow is allowed or denied.",
     "verdicts": "Answer many flows at once.",
+    "diff": "Show the flows that a change opens and closes.",
     "node": "Render, plan, apply, read back or remove a node's rules.",
     "lab": "Build a cluster of network namespaces and probe it.",
     "demo": "Enforce an example on a lab and prove it with packets.",

@@ -24,6 +24,14 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+_MARKDOWN = str.maketrans({char: f"\\{char}" for char in "\\`*_{}[]()#+!|~"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
+
+
+def markdown(text: str) -> str:
+    """`text` for a cell of a Markdown table: nothing in it is markup, and `@name` calls nobody."""
+    return printable(text).translate(_MARKDOWN).replace("@", "@\N{ZERO WIDTH SPACE}").replace("://", ":\\/\\/")
+
+
 def line(text: str, **style: Any) -> None:
     """One line of text on stdout, in `click.style`'s colours."""
     click.secho(printable(text), **style)
