@@ -227,6 +227,7 @@ TABLES: dict[str, Table] = {
     "lab": _all("lab"),
     "links": _all("links"),
     "cli": _all("cli"),
+    "reach": _all("reach"),
     "index": _all("index"),
     "watch": _all("watch"),
     "api-server": _api_server,

@@ -33,6 +33,7 @@ class Allowed:
             self._by_namespace.setdefault(place.namespace, []).append(number)
         self._allow: dict[tuple[int, Direction], AllowSet] = {}
         self._rows: dict[tuple[int, Direction, FlowFamily], Row] = {}
+        self._row_of: dict[tuple[int, Direction, FlowFamily], Row] = {}
         self._selected: dict[PodTerm, list[int]] = {}
         self._spaces: dict[Selector, list[str]] = {}
         self._held: dict[tuple[AddressSet, FlowFamily], list[int]] = {}
@@ -45,11 +46,14 @@ class Allowed:
 
     def row(self, subject: int, direction: Direction, family: FlowFamily) -> Row:
         """What each place has as the peer of `subject`: no port where it is not in the row."""
-        allow = self.allow(subject, direction)
-        key = (id(allow), direction, family)
-        if key not in self._rows:
-            self._rows[key] = self._row(allow, family) if allow.isolated else None
-        return self._rows[key]
+        key = (subject, direction, family)
+        if key not in self._row_of:
+            allow = self.allow(subject, direction)
+            shared = (id(allow), direction, family)
+            if shared not in self._rows:
+                self._rows[shared] = self._row(allow, family) if allow.isolated else None
+            self._row_of[key] = self._rows[shared]
+        return self._row_of[key]
 
     def half(self, subject: int, peer: int, direction: Direction, family: FlowFamily) -> PortSet:
         """What one direction lets through between two places, whatever the other says."""
@@ -58,8 +62,13 @@ class Allowed:
 
     def ports(self, src: int, dst: int, family: FlowFamily) -> PortSet:
         """What a pod of `src` may use at another pod of `dst`: both halves must allow it (semantics, row 3)."""
-        ingress = self.half(dst, src, "ingress", family)
-        return ingress.intersection(self.half(src, dst, "egress", family)) if ingress else ingress
+        ingress, egress = self.row(dst, "ingress", family), self.row(src, "egress", family)
+        if ingress is None:
+            return ALL_PORTS if egress is None else egress.get(dst, NO_PORTS)
+        found = ingress.get(src, NO_PORTS)
+        if found is NO_PORTS or egress is None:
+            return found
+        return found.intersection(egress.get(dst, NO_PORTS))
 
     def by_family(self, src: int, dst: int) -> dict[FlowFamily, PortSet]:
         return {family: self.ports(src, dst, family) for family in self.families(src, dst)}

@@ -184,7 +184,7 @@ class _Comparison:
         for one in SIDES:
             where = unit.on(one)
             if where is not None:
-                families &= self._sides[one].places[where].families() or families
+                families &= self._sides[one].places[where].families or families
         wanted = AddressSet(*(WHOLE[family] if family in families else () for family in FAMILIES))
         found = region_of(self._sides[side].allow(at, direction))
         cut = {ports: addresses.intersection(wanted) for ports, addresses in found.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Iterator
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -24,10 +25,11 @@ FAMILIES: tuple[Family, Family] = (4, 6)
 
 
 class Place(Struct, frozen=True, eq=False):
-    """`pods` are all of them, in order, and the first stands for them. `addresses` are the first one's."""
+    """`pods` are all of them, in order, and the first stands for them. `families` are those of its addresses."""
 
     name: str
     pods: tuple[Pod, ...]
+    families: frozenset[Family]
 
     @property
     def pod(self) -> Pod:
@@ -42,9 +44,6 @@ class Place(Struct, frozen=True, eq=False):
         """Whether there is no other pod here that its pod could speak with."""
         return len(self.pods) == 1 and not self.pod.stands_in
 
-    def families(self) -> frozenset[Family]:
-        return frozenset(address.family for address in self.pod.addresses)
-
     def is_held_by(self, addresses: AddressSet, family: FlowFamily) -> bool:
         """Whether what the place has of `family` is in `addresses`; an address that it is yet to get, only if all of
         the family is (semantics, row 24)."""
@@ -55,12 +54,16 @@ class Place(Struct, frozen=True, eq=False):
         return addresses.is_whole(6 if family == 6 else 4)
 
 
-def families_between(one: Place, other: Place) -> tuple[FlowFamily, ...]:
-    """Those in which the two can speak."""
-    ours, theirs = one.families(), other.families()
+@lru_cache(maxsize=256)
+def _common(ours: frozenset[Family], theirs: frozenset[Family]) -> tuple[FlowFamily, ...]:
     if ours and theirs:
         return tuple(sorted(ours & theirs))
     return tuple(sorted(ours or theirs)) or (0,)
+
+
+def families_between(one: Place, other: Place) -> tuple[FlowFamily, ...]:
+    """Those in which the two can speak."""
+    return _common(one.families, other.families)
 
 
 def places(compiled: Compiled) -> tuple[Place, ...]:
@@ -74,7 +77,11 @@ def places(compiled: Compiled) -> tuple[Place, ...]:
     for pods in groups.values():
         name = _plain_name(pods[0])
         taken[name] = taken.get(name, 0) + 1
-    return tuple(Place(_name(pods[0], taken), tuple(pods)) for pods in groups.values())
+    return tuple(Place(_name(pods[0], taken), tuple(pods), _families(pods[0])) for pods in groups.values())
+
+
+def _families(pod: Pod) -> frozenset[Family]:
+    return frozenset(address.family for address in pod.addresses)
 
 
 def _plain_name(pod: Pod) -> str:

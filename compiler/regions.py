@@ -6,10 +6,10 @@ addresses disjoint; an address that is nowhere in it has no port.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from compiler.allowset import AllowSet
-from compiler.ports import ALL_PORTS, NO_PORTS, PortSet
+from compiler.ports import ALL_PORTS, NO_PORTS, PortSet, union_of
 from compiler.prefixes import ALL_ADDRESSES, NO_ADDRESSES, AddressSet, cover, disjoint_cover
 from policy.cidr import Family
 
@@ -50,19 +50,19 @@ def _whole(region: Region) -> Region:
     return {**region, NO_PORTS: ALL_ADDRESSES.difference(covered)}
 
 
-def ports_somewhere(region: Region) -> PortSet:
-    """The ports that some address has."""
-    found = NO_PORTS
-    for ports in region:
-        found = found.union(ports)
-    return found
+def ports_somewhere(region: Region, families: Iterable[Family]) -> PortSet:
+    """The ports that some address of these families has."""
+    wanted = list(families)
+    found = (ports for ports, addresses in region.items() if any(addresses.of(family) for family in wanted))
+    return union_of(found)
 
 
-def ports_everywhere(region: Region) -> PortSet:
-    """The ports that every address has."""
+def ports_everywhere(region: Region, families: Iterable[Family]) -> PortSet:
+    """The ports that every address of these families has."""
+    wanted = list(families)
     found = ALL_PORTS
     for ports, addresses in _whole(region).items():
-        if addresses:
+        if any(addresses.of(family) for family in wanted):
             found = found.intersection(ports)
     return found
 

@@ -23,6 +23,8 @@ COMMANDS = {
     "explain": "Say why a flow is allowed or denied.",
     "verdicts": "Answer many flows at once.",
     "diff": "Show the flows that a change opens and closes.",
+    "matrix": "Show who reaches whom.",
+    "reach": "Show what can be reached from a pod or workload.",
     "node": "Render, plan, apply, read back or remove a node's rules.",
     "lab": "Build a cluster of network namespaces and probe it.",
     "demo": "Enforce an example on a lab and prove it with packets.",

@@ -1,0 +1,91 @@
+"""`podfence matrix`: who reaches whom, for all workloads at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from podfence.graphs import End, Graph, GraphForm, csv_lines, dot_lines, graph_form_option, mermaid_lines, write
+from podfence.options import files_option, recursive_option
+from podfence.output import line, show
+from policy.errors import UnknownVerdict
+
+if TYPE_CHECKING:
+    from compiler.reach import Cell, Node
+    from podfence.graphs import Edge
+
+# Wider grids than this are no help: a line for each pair, then.
+_WIDEST = 40
+_CORNER = "from \\ to"
+
+
+@click.command("matrix")
+@files_option
+@recursive_option
+@click.option(
+    "--by", type=click.Choice(["workload", "namespace"]), default="workload", show_default=True, help="What is a row."
+)
+@graph_form_option
+def command(paths: tuple[str, ...], recursive: bool, by: Literal["workload", "namespace"], form: GraphForm) -> int:
+    """Show who reaches whom, for every pair of workloads or namespaces.
+
+    \b
+    Equal pods are one row with their count; pods without a workload are called by the first.
+    outside is every address that is no pod's. What a pod's own node sends always passes, and is not shown.
+    The grid is for 40 rows at most; beyond, each pair that has a port is a line.
+    """
+    from compiler.compile import compile_cluster
+    from compiler.reach import Reach, by_namespace, workloads
+    from podfence.inputs import read_cluster
+
+    reach = Reach(compile_cluster(read_cluster(paths, recursive).cluster))
+    if not reach.places:
+        raise UnknownVerdict("the files have no pod, so no flow can be known")
+    nodes, cells = workloads(reach) if by == "workload" else by_namespace(reach)
+    if form == "text":
+        if len(nodes) <= _WIDEST:
+            _grid(nodes, cells)
+        else:
+            for text in _pairs(nodes, cells):
+                line(text)
+        return 0
+    graph = Graph([End(node.name, node.pods) for node in nodes], list(edges(nodes, cells)))
+    if form in ("json", "yaml"):
+        show("json" if form == "json" else "yaml", graph, lambda: ())
+    else:
+        write({"csv": csv_lines, "dot": dot_lines, "mermaid": mermaid_lines}[form](graph))
+    return 0
+
+
+def edges(nodes: Sequence[Node], cells: Sequence[Sequence[Cell]]) -> Iterator[Edge]:
+    """The pairs that have a port."""
+    for src, row in zip(nodes, cells, strict=True):
+        for dst, cell in zip(nodes, row, strict=True):
+            if cell:
+                yield edge(src, dst, cell)
+
+
+def edge(src: Node, dst: Node, cell: Cell, depth: int = 0) -> Edge:
+    from podfence.graphs import Edge
+
+    more = cell.some.difference(cell.every)
+    return Edge(src.name, dst.name, str(cell.every) if cell.every else "", str(more) if more else "", depth)
+
+
+def _pairs(nodes: Sequence[Node], cells: Sequence[Sequence[Cell]]) -> Iterator[str]:
+    for each in edges(nodes, cells):
+        yield f"{each.src} -> {each.dst}: {each.label}"
+
+
+def _grid(nodes: Sequence[Node], cells: Sequence[Sequence[Cell]]) -> None:
+    from compiler.ports import ALL_PORTS
+
+    names = [str(End(node.name, node.pods)) for node in nodes]
+    width = max(len(_CORNER), *map(len, names))
+    line(f"{'':>3} {_CORNER:<{width}} " + " ".join(f"{at:>2}" for at in range(1, len(nodes) + 1)))
+    for at, (name, row) in enumerate(zip(names, cells, strict=True), 1):
+        marks = ("●" if cell.every == ALL_PORTS else "◐" if cell else "·" for cell in row)
+        line(f"{at:>3} {name:<{width}} " + " ".join(f"{mark:>2}" for mark in marks))
+    line("● every port   ◐ some   · none")
