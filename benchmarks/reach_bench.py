@@ -42,7 +42,7 @@ def measure(size: Size) -> Iterator[Figure]:
         seconds, busy, megabytes = zip(*samples, strict=True)
         whole = what == "matrix"
         yield figure(what, seconds, "s", 5 if whole else None, **case)
-        yield figure(f"{what}, processor time", busy, "s", **case)
+        yield figure(f"{what}, processor time", busy, "s", None, **case)
         yield figure(f"{what}, memory", megabytes, "MB", 300 if whole else None, **case)
 
 

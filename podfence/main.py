@@ -25,6 +25,7 @@ COMMANDS = {
     "diff": "Show the flows that a change opens and closes.",
     "matrix": "Show who reaches whom.",
     "reach": "Show what can be reached from a pod or workload.",
+    "test": "Hold expectations about flows to manifests or packets.",
     "node": "Render, plan, apply, read back or remove a node's rules.",
     "lab": "Build a cluster of network namespaces and probe it.",
     "demo": "Enforce an example on a lab and prove it with packets.",
