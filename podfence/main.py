@@ -20,6 +20,7 @@ from policy.errors import PodfenceError
 
 COMMANDS = {
     "validate": "Check manifests as the API server would.",
+    "lint": "Find policies that mean something else than was meant.",
     "explain": "Say why a flow is allowed or denied.",
     "verdicts": "Answer many flows at once.",
     "diff": "Show the flows that a change opens and closes.",
