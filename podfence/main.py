@@ -10,13 +10,18 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 
 from podfence.output import printable
 from policy.errors import PodfenceError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS = {
     "validate": "Check manifests as the API server would.",
@@ -30,6 +35,7 @@ COMMANDS = {
     "node": "Render, plan, apply, read back or remove a node's rules.",
     "lab": "Build a cluster of network namespaces and probe it.",
     "demo": "Enforce an example on a lab and prove it with packets.",
+    "completion": "Print a script that completes commands and names.",
 }
 EXIT_CODES = """\b
 Exit codes:
@@ -44,6 +50,20 @@ INTERNAL, INTERRUPTED, PIPE_CLOSED = 70, 130, 141
 NODE_ONLY = ("pyroute2", "iptc")
 
 
+_completing = False
+
+
+@contextmanager
+def completing() -> Iterator[None]:
+    """Within, commands know the names of what their parameters stand for."""
+    global _completing
+    _completing = True
+    try:
+        yield
+    finally:
+        _completing = False
+
+
 class LazyGroup(click.Group):
     """Knows its commands by name and summary; imports one when it is to run."""
 
@@ -54,7 +74,17 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(f"podfence.{cmd_name}").command
+        if _completing:
+            from podfence.complete import with_names
+
+            return with_names(command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        commands = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -70,12 +100,14 @@ def podfence(ctx: click.Context) -> None:
         ctx.color = False
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, name: str = "podfence") -> int:
     """Run one command; the exit code. No exception leaves, and no traceback unless PODFENCE_DEBUG is set."""
+    if os.environ.get("_PODFENCE_COMPLETE"):
+        return _complete(os.environ["_PODFENCE_COMPLETE"])
     # Debian keeps iptables, ipset and ip where the PATH of people does not look.
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
     try:
-        with podfence.make_context("podfence", list(sys.argv[1:] if arguments is None else arguments)) as ctx:
+        with podfence.make_context(name, list(sys.argv[1:] if arguments is None else arguments)) as ctx:
             code: int | None = podfence.invoke(ctx)
         sys.stdout.flush()
         return code or 0
@@ -94,6 +126,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in text.split("\n"):
             click.echo(f"podfence: {printable(line)}", err=True)
         return code
+
+
+def _complete(instruction: str) -> int:
+    """What a shell's completion script asks for."""
+    from click.shell_completion import shell_complete
+
+    from podfence.complete import VARIABLE
+
+    with completing():
+        return shell_complete(podfence, {}, "podfence", VARIABLE, instruction)
 
 
 def ending(error: Exception) -> tuple[str, int]:
