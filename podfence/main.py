@@ -33,6 +33,7 @@ COMMANDS = {
     "reach": "Show what can be reached from a pod or workload.",
     "test": "Hold expectations about flows to manifests or packets.",
     "node": "Render, plan, apply, read back or remove a node's rules.",
+    "rehearse": "Show which connections proposed policies would cut.",
     "lab": "Build a cluster of network namespaces and probe it.",
     "demo": "Enforce an example on a lab and prove it with packets.",
     "completion": "Print a script that completes commands and names.",
