@@ -94,6 +94,11 @@ def write(mark: int, is_set: bool, found: Sequence[Identity]) -> int:
     return _change(found, lambda batch: mark_requests(batch, mark, is_set), "the mark of a connection can't be changed")
 
 
+def doomed(judge: Judges, mark: int) -> list[Tracked]:
+    """As `forbidden`, the flows themselves; nothing is written."""
+    return [flow for flow in _dump(dump_request(mark, False), None) if judge.forbids(flow)]
+
+
 def delete(found: Sequence[Identity]) -> int:
     """Takes these entries out of the table, so that their next packets are those of new flows; how many were there."""
     return _change(found, delete_requests, "a connection can't be forgotten")
@@ -157,8 +162,3 @@ def _socket() -> Iterator[socket.socket]:
             yield sock
     except OSError as error:
         raise HostRefused(f"the connection table can't be used: {error.strerror}") from None
-
-
-def doomed(judge: Judge, mark: int) -> list[Tracked]:
-    """As `forbidden`, the flows themselves; nothing is written."""
-    return [flow for flow in _dump(dump_request(mark, False)) if judge.forbids(flow)]

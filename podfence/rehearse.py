@@ -75,6 +75,7 @@ def command(paths: tuple[str, ...], recursive: bool, options: NodeOptions, exit_
     from enforcer.backend import detect
     from enforcer.flows import known_addresses
     from enforcer.host import read
+    from enforcer.layout import local_pods
     from enforcer.links import own_addresses
     from enforcer.rehearsal import cuts
     from enforcer.revocation import Judge
@@ -82,12 +83,13 @@ def command(paths: tuple[str, ...], recursive: bool, options: NodeOptions, exit_
 
     compiled = compile_files(paths, recursive)
     backend = detect(options.backend)
-    view = view_of(compiled, options, backend.families)
+    view = view_of(compiled, options)
     own = own_addresses(BITS)
     before = [read(backend, family) for family in backend.families]
     local = {address for pod in compiled.cluster.pods if pod.key in view.veths for address in pod.addresses}
     released = {address for actual in before for address in known_addresses(actual)} - local
-    doomed = conntrack.doomed(Judge(compiled, view, own, released), options.mark)
+    judge = Judge(compiled, view, local_pods(compiled, view.name), own, released)
+    doomed = conntrack.doomed(judge, options.mark)
     connections = [_connection(cut) for cut in cuts(compiled, view, own, released, doomed)]
     first_sync = not any(actual.tables.chains for actual in before)
     answer = Rehearsed(len(doomed), first_sync, connections)
