@@ -40,6 +40,7 @@ from enforcer.allow import AllowChain, allow_rules
 from enforcer.base import DEFAULT_MARK, base_chains
 from enforcer.dispatch import Chains, dispatch
 from enforcer.members import SetSpec, fill
+from enforcer.modes import Mode
 from enforcer.others import other_rules, veth_sets
 from enforcer.ruleset import (
     Dst,
@@ -63,7 +64,11 @@ class NodeView(Struct, frozen=True):
     """What layout needs to know of a node. `veths`: pod key to the interface that leads to it; a local pod that is
     missing here can't be told from a spoofed one, so nothing passes to or from its addresses. `pod_cidrs`: where an
     address must be a pod's of this node, so that one that nobody is known to have is closed. `uplinks`: interfaces
-    known to be no pod's, which saves their packets the search for a pod behind them; leaving one out is never wrong."""
+    known to be no pod's, which saves their packets the search for a pod behind them; leaving one out is never wrong.
+    `bridges`: which of those interfaces are ports of a bridge, and of which; an interface that is not there is routed.
+    `strangers`: interfaces that are surely a pod's, though nobody knows yet whose: closed until known. `mode`: the
+    node's, which a namespace's label overrides. `unknown`: "open" lets what is not known yet pass, which is unsafe: a
+    new pod is not isolated until the agent has seen it."""
 
     name: str
     veths: Mapping[str, str]
@@ -73,6 +78,10 @@ class NodeView(Struct, frozen=True):
     deny: Literal["reject", "drop"] = "reject"
     log_group: int = 100
     mark: int = DEFAULT_MARK
+    bridges: Mapping[str, str] = {}
+    strangers: tuple[str, ...] = ()
+    mode: Mode = "enforce"
+    unknown: Literal["closed", "open"] = "closed"
 
 
 class Layout(Struct, frozen=True):
