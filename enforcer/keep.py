@@ -22,13 +22,14 @@ from enforcer.allow import allow_rules
 from enforcer.effects import Role, in_place, roles
 from enforcer.layout import Made, NodeView, is_local, lay_out
 from enforcer.members import LiveSet
+from enforcer.modes import Mode, mode_of
 from enforcer.names import split_generation
 from enforcer.plan import Actual, after, plan, with_elements
 from enforcer.rename import Known
 from enforcer.ruleset import Element
 from enforcer.steps import ChangeSet, Plan
 from policy.cidr import Address, Family
-from policy.model import Pod
+from policy.model import Namespace, Pod
 
 
 class Kernel(Protocol):
@@ -95,11 +96,12 @@ class Keeper:
         }
 
     def _take(self, events: Iterable[Event]) -> tuple[Changes, bool]:
-        """What the events change, and whether pods of this node came, went or are others now."""
+        """What the events change, and whether pods of this node came, went or are others now, or in another mode."""
         taken = list(events)
         before = {key: self.index.pods.get(key) for event in taken if (key := _pod_key(event))}
+        modes = {name: self._mode(name) for event in taken if (name := _namespace_name(event))}
         changes = self.index.apply(taken)
-        moved = False
+        moved = any(self._mode(name) != mode for name, mode in modes.items())
         for key, old in before.items():
             pod = self.index.pods.get(key)
             now = pod if pod and is_local(pod, self._view.name) else None
@@ -114,6 +116,15 @@ class Keeper:
         if moved:
             self._addresses = {address for pod in self._pods.values() for address in pod.addresses}
         return changes, moved
+
+    def _mode(self, namespace: str) -> Mode:
+        return mode_of(self.index.namespaces.get(namespace, {}), self._view.mode)
+
+
+def _namespace_name(event: Event) -> str:
+    return (
+        event.name if isinstance(event, Namespace) or (isinstance(event, Deleted) and event.kind == "Namespace") else ""
+    )
 
 
 def _pod_key(event: Event) -> str:

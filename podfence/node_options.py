@@ -19,8 +19,9 @@ from policy.errors import UsageError
 if TYPE_CHECKING:
     from compiler.compile import Compiled
     from compiler.verdict import NodeEgress
-    from enforcer.backend import Mode
+    from enforcer.backend import Mode as Backends
     from enforcer.layout import NodeView
+    from enforcer.modes import Mode
     from policy.cidr import Family, Prefix
 
 # What the kernel takes for a name, without what iptables would take for more than one.
@@ -31,7 +32,8 @@ class NodeOptions(Struct, frozen=True):
     """What the options of render, plan and apply say about the node."""
 
     node: str
-    backend: Mode | Literal["auto"]
+    backend: Backends | Literal["auto"]
+    mode: Mode
     node_egress: NodeEgress
     deny: Literal["reject", "drop"]
     log_group: int
@@ -50,6 +52,13 @@ backend_option = click.option(
 _NODE_OPTIONS = (
     click.option("--node", default=socket.gethostname, show_default="this host's name", help="The node to act for."),
     backend_option,
+    click.option(
+        "--mode",
+        type=click.Choice(["enforce", "audit", "off"]),
+        default="enforce",
+        show_default=True,
+        help="audit: what would be denied passes, and is counted and logged; off: no rules at all.",
+    ),
     node_egress_option,
     click.option(
         "--deny",
@@ -104,9 +113,11 @@ def compile_files(paths: tuple[str, ...], recursive: bool) -> Compiled:
 def view_of(
     compiled: Compiled, options: NodeOptions, families: tuple[Family, ...], uplinks: tuple[str, ...] = ()
 ) -> NodeView:
-    """The node as options, objects and routes show it; says on stderr which pods have no interface."""
+    """The node as options, objects and routes show it; says on stderr which pods have no interface, and which labels
+    say no mode."""
     from enforcer.host import veths
     from enforcer.layout import NodeView, local_pods
+    from enforcer.modes import mode_problems
 
     pods = local_pods(compiled, options.node)
     known = {node.name for node in compiled.cluster.nodes} | {pod.node for pod in compiled.cluster.pods}
@@ -117,6 +128,8 @@ def view_of(
     for pod in pods:
         if pod.key not in found:
             warn(f"{pod.key}: no interface of this host leads to it, so it stays closed")
+    for problem in mode_problems(compiled.namespaces):
+        warn(problem)
     cidrs = _pod_cidrs(compiled, options)
     return NodeView(
         options.node,
@@ -127,6 +140,7 @@ def view_of(
         deny=options.deny,
         log_group=options.log_group,
         mark=options.mark,
+        mode=options.mode,
     )
 
 
