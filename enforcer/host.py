@@ -15,6 +15,7 @@ from msgspec import Struct
 from compiler.compile import Compiled
 from enforcer import conntrack, iptables, strangers
 from enforcer.backend import Backend, checked
+from enforcer.bridges import bridge_filtering
 from enforcer.flows import installed_marks
 from enforcer.ipset import Sets
 from enforcer.layout import NodeView, layout, local_pods
@@ -23,7 +24,7 @@ from enforcer.plan import Actual, held_by_others, plan, remove_everything
 from enforcer.ruleset import RuleSet
 from enforcer.steps import ChangeSet, DropSet, MakeSet, Plan, Transaction
 from policy.cidr import Family
-from policy.errors import KernelRejected
+from policy.errors import HostRefused, KernelRejected
 
 
 class FamilyPlan(Struct, frozen=True):
@@ -57,7 +58,9 @@ def mark_writers(backend: Backend, mark: int) -> tuple[str, ...]:
 
 
 def plans(backend: Backend, compiled: Compiled, node: NodeView) -> tuple[FamilyPlan, ...]:
-    """What would change, family by family."""
+    """What would change, family by family. HostRefused where pods are behind a bridge that iptables does not see."""
+    if node.pod_bridges and node.mode != "off" and (problem := bridge_filtering(backend.families)):
+        raise HostRefused(f"bridged pods of {node.name} can't be enforced: {problem}")
     return tuple(
         FamilyPlan(actual, wanted, plan(actual, wanted))
         for family in backend.families
