@@ -214,6 +214,11 @@ def test_the_hook_must_be_first_where_anything_is_denied() -> None:
         "-m connmark --mark 0x1000/0xffff -j RETURN",
         "-m set --match-set pf-4-known src,src --return-nomatch -j RETURN",
         "-s 10.0.0.0/255.0.255.0 -j RETURN",
+        "-m physdev --physdev-in veth+ -j RETURN",
+        "-m physdev --physdev-is-in -j RETURN",
+        "-m physdev ! --physdev-in veth1 -j RETURN",
+        "-m physdev --physdev-out veth1 -j RETURN",
+        "-m physdev --physdev-out veth1 ! --physdev-is-bridged -j RETURN",
     ],
 )
 def test_no_word_of_a_rule_is_passed_over(rule: str) -> None:
