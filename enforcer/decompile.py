@@ -21,6 +21,8 @@ from enforcer.regions import (
     ICMP,
     IN,
     OUT,
+    PORT_IN,
+    PORT_OUT,
     SERVICE,
     SRC,
     SRC_PORT,
@@ -29,6 +31,7 @@ from enforcer.regions import (
     Fields,
 )
 from enforcer.ruleset import (
+    Bridged,
     ConnMark,
     Count,
     CtDir,
@@ -45,6 +48,8 @@ from enforcer.ruleset import (
     Nflog,
     NotSyn,
     OutInterface,
+    PortIn,
+    PortOut,
     Proto,
     Rule,
     SetType,
@@ -155,6 +160,12 @@ class _Reader:
                 return {IN: self._interfaces.named([name])}
             case OutInterface(name):
                 return {OUT: self._interfaces.named([name])}
+            case PortIn(name):
+                return {PORT_IN: self._interfaces.named([name])}
+            case PortOut(name):
+                return {PORT_OUT: self._interfaces.named([name])}
+            case Bridged(inverted):
+                return {PORT_OUT: self._interfaces.none if inverted else self._interfaces.some}
             case Proto(name):
                 return {SERVICE: protocol_services(name)}
             case DstPorts(ranges):

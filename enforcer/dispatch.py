@@ -22,12 +22,13 @@ def dispatch(direction: Direction, root: str, leaves: Mapping[Address, Sequence[
     """The chains of the tree, which starts at `root`. `leaves` are the rules of each address, which match nothing but
     packets of that address; `otherwise` is the chain for everything else. All addresses are of one family."""
     chains: Chains = {}
-    _branch(direction, root, sorted(leaves), leaves, otherwise, chains)
+    _branch(direction, root, root, sorted(leaves), leaves, otherwise, chains)
     return chains
 
 
 def _branch(
     direction: Direction,
+    root: str,
     chain: str,
     addresses: Sequence[Address],
     leaves: Mapping[Address, Sequence[Rule]],
@@ -46,9 +47,9 @@ def _branch(
         groups.setdefault(prefix, []).append(address)
     rules = []
     for prefix, members in groups.items():
-        branch = branch_chain(direction, prefix)
+        branch = branch_chain(direction, prefix, root)
         rules.append(Rule((_end(direction, prefix),), Goto(branch)))
-        _branch(direction, branch, members, leaves, otherwise, chains)
+        _branch(direction, root, branch, members, leaves, otherwise, chains)
     chains[chain] = (*rules, leave)
 
 

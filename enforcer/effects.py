@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from enforcer.names import is_allow_chain
 from enforcer.parse import Foreign
-from enforcer.ruleset import Count, Element, InSet, Return, Rule, Target
+from enforcer.ruleset import Count, Element, InSet, Nflog, Return, Rule, Target
 from enforcer.steps import ChangeSet
 
 Role = Literal["far end", "allows", "denies", "counts"]
@@ -40,14 +40,17 @@ def roles(chains: Mapping[str, Iterable[Rule | Foreign]]) -> dict[str, Role]:
         for rule in rules:
             if isinstance(rule, Rule):
                 role = _role(rule.target, allows)
-                found.update((match.name, role) for match in rule.matches if isinstance(match, InSet))
+                for match in rule.matches:
+                    # A rule that counts or tells says nothing of what another one decides.
+                    if isinstance(match, InSet) and (role != "counts" or match.name not in found):
+                        found[match.name] = role
     return found
 
 
 def _role(target: Target, allows: Role) -> Role:
     if isinstance(target, Return):
         return allows
-    return "counts" if isinstance(target, Count) else "denies"
+    return "counts" if isinstance(target, Count | Nflog) else "denies"
 
 
 def effect(role: Role, element: Element, added: bool) -> Effect:

@@ -18,6 +18,8 @@ from enforcer.regions import (
     ICMP,
     IN,
     OUT,
+    PORT_IN,
+    PORT_OUT,
     SERVICE,
     SRC,
     SRC_PORT,
@@ -62,7 +64,8 @@ _PORTS = 1 << 16
 EVERY_SERVICE: Intervals = ((0, len(_SERVICES) * _PORTS - 1),)
 # Where a packet's address may be anybody's, it is one that documents use (RFC 5737, RFC 3849).
 _ANYBODY: dict[Family, Address] = {4: parse_address("192.0.2.1"), 6: parse_address("2001:db8::1")}
-_NOWHERE, _ELSEWHERE = 0, 1
+# More interfaces than a host has: names are numbered from the last downwards, so that below them is what nobody names.
+_NOWHERE, _LAST_INTERFACE = 0, 1 << 20
 
 
 def protocol_services(name: str) -> Intervals:
@@ -107,25 +110,29 @@ class Interfaces:
         self._numbers: dict[str, int] = {"": _NOWHERE}
 
     def named(self, names: Iterable[str]) -> Intervals:
-        return intervals.normal((self._numbers.setdefault(n, len(self._numbers) + 1),) * 2 for n in names)
+        return intervals.normal(
+            (self._numbers.setdefault(n, _LAST_INTERFACE + 1 - len(self._numbers)),) * 2 for n in names
+        )
 
     @property
     def some(self) -> Intervals:
         """Every interface, named or not."""
-        return ((_ELSEWHERE, self.last),)
+        return ((_NOWHERE + 1, _LAST_INTERFACE),)
 
     @property
     def none(self) -> Intervals:
         return ((_NOWHERE, _NOWHERE),)
 
     @property
-    def last(self) -> int:
-        return len(self._numbers)
+    def unnamed(self) -> Intervals:
+        """Those that nobody has named so far."""
+        return ((_NOWHERE + 1, _LAST_INTERFACE + 1 - len(self._numbers)),)
 
     def name(self, number: int) -> str:
-        if number == _ELSEWHERE:
+        found = next((name for name, known in self._numbers.items() if known == number), None)
+        if found is None:
             return next(name for n in range(len(self._numbers) + 1) if (name := f"eth{n}") not in self._numbers)
-        return next(name for name, known in self._numbers.items() if known == number)
+        return found
 
 
 class PacketSpace:
@@ -143,11 +150,13 @@ class PacketSpace:
         anybody = ((_ANYBODY[family].value,) * 2,)
         liked: list[Fields] = [{field: spans} for field in (SRC, DST) for spans in (by_choice, anybody)]
         liked += [{SERVICE: service(protocol, 80)} for protocol in PORT_PROTOCOLS]
-        liked += [{field: ((_ELSEWHERE, _ELSEWHERE),)} for field in (IN, OUT)]
+        liked += [{field: interfaces.unnamed} for field in (IN, OUT)]
+        liked += [{field: interfaces.none} for field in (PORT_IN, PORT_OUT)]
         liked.append({CONNECTION: connections(["NEW"], marked=False)})
         liked += [{SRC_PORT: ((40000, 40000),)}, {ICMP: ((128, 128),)}, {SYN: ((1, 1),)}]
         lasts = {SERVICE: EVERY_SERVICE[0][1], CONNECTION: len(CONNECTIONS) - 1, SRC_PORT: _PORTS - 1, ICMP: 255}
-        lasts |= {IN: interfaces.last, OUT: interfaces.last, SYN: 1, SRC: last, DST: last}
+        lasts |= dict.fromkeys((IN, OUT, PORT_IN, PORT_OUT), _LAST_INTERFACE)
+        lasts |= {SYN: 1, SRC: last, DST: last}
         self.space = Space([lasts[field] for field in FIELDS], [*terms, *liked])
         self._liked = [(field, self.space.axes[field].mask(span)) for term in liked for field, span in term.items()]
 
@@ -173,6 +182,8 @@ class PacketSpace:
             syn=value[SYN] == 1,
             mark=self._mark if connection.marked else 0,
             ct_direction=connection.direction or "ORIGINAL",
+            in_port=self._interfaces.name(value[PORT_IN]),
+            out_port=self._interfaces.name(value[PORT_OUT]),
         )
 
     def _choose(self, box: Box, field: int) -> int:

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import chain
 
 from msgspec import Struct
 
 from compiler import intervals
 from compiler.allowset import AllowSet
+from compiler.intervals import Intervals
 from enforcer.fields import Interfaces
-from enforcer.meaning import FAR, INTERFACE, NEAR, Meaning, Offer, Subject
-from enforcer.regions import IN, OUT, SERVICE, Box, Cut, Space, meet, met, split, with_field, without_all
+from enforcer.meaning import FAR, INTERFACE, NEAR, PORT, Meaning, Offer, Subject
+from enforcer.regions import SERVICE, Box, Cut, Space, meet, met, split, with_field, without_all
 from enforcer.ruleset import HookName
 from policy.model import DIRECTIONS, Direction
 
 
 class Half(Struct, frozen=True):
     """The packets whose near end is in `near`; no two halves of a direction share one. What is not in `place` is
-    denied; what is, is allowed, or where there are `offers` by one of them."""
+    denied, unless the half is `lenient`; what is, is allowed, or where there are `offers` by one of them."""
 
     near: Box
     place: Cut
     offers: tuple[Cut, ...] | None = None
+    lenient: bool = False
 
     def judge(self, box: Box) -> tuple[list[Box], list[Box]]:
         """The parts of `box`, which lies near, that are allowed and denied."""
         left, denied = split([box], [self.place])
-        if self.offers is None:
-            return left, denied
         allowed: list[Box] = []
+        if self.lenient:
+            allowed, denied = denied, []
+        if self.offers is None:
+            return allowed + left, denied
         for offer in self.offers:
             hits, left = split(left, [offer])
             allowed += hits
@@ -45,8 +50,7 @@ class Wanted:
         self._space = space
         self._interfaces = interfaces
         self._offers: dict[tuple[Direction, int], Cut] = {}
-        out = interfaces.some if hook == "FORWARD" else interfaces.none
-        self.everything = space.boxes([{IN: interfaces.some, OUT: out}])
+        self.everything = space.boxes(meaning.everything(hook, interfaces))
         self._passing = {name: space.boxes([term]) for name, term in meaning.passing(hook, interfaces).items()}
         passing = [box for boxes in self._passing.values() for box in boxes]
         revoked = space.boxes([meaning.revoked])
@@ -72,18 +76,19 @@ class Wanted:
 
     def _halves(self, direction: Direction) -> list[Half]:
         subjects = self._meaning.subjects[direction]
-        return [*(self._subject(direction, subject) for subject in subjects), self._everybody_else(direction)]
+        return [*(self._subject(direction, subject) for subject in subjects), *self._everybody_else(direction)]
 
     def _subject(self, direction: Direction, subject: Subject) -> Half:
         near = self._space.part({NEAR[direction]: subject.addresses})
-        on = self._interfaces.named([subject.veth]) if subject.veth else ()
-        place = Cut(INTERFACE[direction], self._space.boxes([{INTERFACE[direction]: on}]))
+        key, terms = self._meaning.place(direction, subject, self._interfaces)
+        place = Cut(key, self._space.boxes(terms))
+        lenient = self._meaning.is_lenient
         allow = self._meaning.allow_of(subject, self._hook)
         if not allow.isolated:
-            return Half(near, place)
+            return Half(near, place, lenient=lenient)
         # A pod reaches itself, whatever its policies say (semantics, row 29).
         own = Cut(FAR[direction], self._space.boxes([{FAR[direction]: subject.own}]))
-        return Half(near, place, (own, self._offered(direction, allow)))
+        return Half(near, place, (own, self._offered(direction, allow)), lenient)
 
     def _offered(self, direction: Direction, allow: AllowSet) -> Cut:
         key = (direction, id(allow))
@@ -91,15 +96,46 @@ class Wanted:
             self._offers[key] = _by_service(self._space, FAR[direction], self._meaning.offers(allow))
         return self._offers[key]
 
-    def _everybody_else(self, direction: Direction) -> Half:
-        """Nobody of the node: neither behind a pod's interface, nor where only pods have addresses."""
-        taken = intervals.normal(span for subject in self._meaning.subjects[direction] for span in subject.addresses)
-        nobodys = intervals.complement(taken, 0, self._meaning.last_address)
+    def _everybody_else(self, direction: Direction) -> list[Half]:
+        """Nobody of the node: neither behind a pod's interface, nor where only pods have addresses. Groups of addresses
+        reach ports that no single address may reach."""
+        meaning = self._meaning
+        taken = intervals.normal(span for subject in meaning.subjects[direction] for span in subject.addresses)
+        nobodys = intervals.complement(taken, 0, meaning.last_address)
+        groups = intervals.intersection(nobodys, meaning.groups if direction == "ingress" else ())
+        single = intervals.difference(nobodys, groups)
+        on_bridges = {name: [*ports] for name, ports in meaning.uplinks.items()}
+        halves = [self._nobody(direction, single, on_bridges, routed=direction == "ingress")]
+        if groups:
+            ports = [*meaning.open_ports, *chain.from_iterable(meaning.uplinks.values())]
+            halves.append(self._nobody(direction, groups, dict.fromkeys(on_bridges, ports), routed=False))
+        return halves
+
+    def _nobody(self, direction: Direction, spans: Intervals, ports: Mapping[str, list[str]], routed: bool) -> Half:
+        """By which ports of each bridge they come or go; `routed` is whether also past all ports of a bridge that has
+        some."""
+        meaning, interfaces = self._meaning, self._interfaces
         near, interface = NEAR[direction], INTERFACE[direction]
-        veths = self._space.axes[interface].mask(self._interfaces.named(self._meaning.veths))
-        place = self._space.part({near: intervals.difference(nobodys, self._meaning.blocks)})
-        place = with_field(place, interface, self._space.axes[interface].full & ~veths)
-        return Half(self._space.part({near: nobodys}), Cut(interface, [place] if all(place) else []))
+        axis = self._space.axes[interface]
+        pods = axis.mask(interfaces.named([*meaning.veths, *ports]))
+        elsewhere = self._space.part({near: intervals.difference(spans, meaning.blocks)})
+        places = [with_field(elsewhere, interface, axis.full & ~pods)]
+        for bridge, its_ports in ports.items():
+            through = interfaces.named(its_ports)
+            if its_ports and routed:
+                through = intervals.union(through, interfaces.none)
+            if meaning.is_open and spans != meaning.groups:
+                everything = intervals.union(interfaces.none, interfaces.some)
+                through = intervals.difference(everything, interfaces.named(meaning.ports))
+            allowed = intervals.difference(spans, meaning.blocks) if routed or direction == "egress" else spans
+            places.append(
+                self._space.part({near: allowed, interface: interfaces.named([bridge]), PORT[direction]: through})
+            )
+        return Half(
+            self._space.part({near: spans}),
+            Cut(interface, [place for place in places if all(place)]),
+            lenient=meaning.is_lenient,
+        )
 
 
 def _by_service(space: Space, far_field: int, offers: Iterable[Offer]) -> Cut:

@@ -17,6 +17,7 @@ from compiler.compile import Compiled
 from enforcer import cni_follow, conntrack, iptables, links, strangers
 from enforcer.attach import Attached, attach
 from enforcer.backend import LOCK_WAIT, Backend, checked
+from enforcer.bridges import bridge_filtering
 from enforcer.cni_cache import Hints
 from enforcer.flows import installed_marks
 from enforcer.hostview import HostView
@@ -73,7 +74,9 @@ def mark_writers(backend: Backend, mark: int) -> tuple[str, ...]:
 
 
 def plans(backend: Backend, compiled: Compiled, node: NodeView) -> tuple[FamilyPlan, ...]:
-    """What would change, family by family."""
+    """What would change, family by family. HostRefused where pods are behind a bridge that iptables does not see."""
+    if node.pod_bridges and node.mode != "off" and (problem := bridge_filtering(backend.families)):
+        raise HostRefused(f"bridged pods of {node.name} can't be enforced: {problem}")
     return tuple(
         FamilyPlan(actual, wanted, plan(actual, wanted))
         for family in backend.families

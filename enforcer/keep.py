@@ -13,7 +13,7 @@ looks in any more decide nothing, and to destroy one means waiting for the kerne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
 from compiler.allowset import AllowSet
@@ -23,9 +23,10 @@ from compiler.peers import Source
 from enforcer.allow import sources
 from enforcer.family import Begun, FamilyKeeper, Kernel
 from enforcer.layout import NodeView, is_local
+from enforcer.modes import Mode, mode_of
 from enforcer.steps import Plan
 from policy.cidr import Address, Family
-from policy.model import Pod
+from policy.model import Namespace, Pod
 
 
 class Keeper:
@@ -36,6 +37,9 @@ class Keeper:
         self._view = view
         self._pods: dict[str, Pod] = {}
         self._addresses: set[Address] = set()
+        # What was taken in and not brought yet, but for members of sets.
+        self._subjects: dict[Subject, SubjectChange] = {}
+        self._moved = True
         self.index = Index(view.name, self._uses)
         self._families = [FamilyKeeper(family, kernel, self.index) for family in families]
 
@@ -46,18 +50,36 @@ class Keeper:
 
     def start(self, events: Iterable[Event]) -> tuple[Plan, ...]:
         """Takes in everything that there is, and brings the kernel there from whatever it holds."""
-        self._take(events)
-        return self._all(self._laid_out)
+        self.take(events)
+        return self._settled(self._all(self._laid_out))
 
     def handle(self, events: Iterable[Event], view: NodeView | None = None) -> tuple[Plan, ...]:
-        """Takes in a batch of events, and another view of the node where that changed; the steps by family.
-        KernelRejected or HostRefused leaves what was in force, and what is missing is made good by the next call."""
+        """`take` and `bring` in one."""
+        self.take(events)
+        return self.bring(view)
+
+    def take(self, events: Iterable[Event]) -> Changes:
+        """Takes a batch of events into the index; the rules follow with the next `bring`."""
         changes, moved = self._take(events)
-        if view is not None and view != self._view:
-            self._view, moved = view, True
         for each in self._families:
             each.follow(changes.members)
-        return self._all(lambda each: self._brought(each, changes.subjects, moved) or self._laid_out(each, False))
+        for subject, change in changes.subjects.items():
+            earlier = self._subjects.get(subject)
+            self._subjects[subject] = SubjectChange(earlier.old, change.new) if earlier else change
+        self._moved |= moved
+        return changes
+
+    def bring(self, view: NodeView | None = None) -> tuple[Plan, ...]:
+        """Brings the kernel to what was taken in, and to another view of the node where that changed; the steps by
+        family. KernelRejected or HostRefused leaves what was in force, and the next call makes good what is missing."""
+        if view is not None and view != self._view:
+            self._view, self._moved = view, True
+        return self._settled(self._all(lambda each: self._brought(each) or self._laid_out(each, False)))
+
+    def _settled(self, plans: tuple[Plan, ...]) -> tuple[Plan, ...]:
+        """Nothing is left to bring."""
+        self._subjects, self._moved = {}, False
+        return plans
 
     def repair(self) -> tuple[Plan, ...]:
         """Reads the kernel back, since somebody else may have changed it, and brings it to what is wanted. See
@@ -86,11 +108,11 @@ class Keeper:
             raise
         return tuple(done)
 
-    def _brought(self, each: FamilyKeeper, subjects: Mapping[Subject, SubjectChange], moved: bool) -> Begun | None:
+    def _brought(self, each: FamilyKeeper) -> Begun | None:
         """By one of the short ways, where there is one."""
-        if moved:
+        if self._moved:
             return None
-        return each.patch(subjects) if subjects else each.change_members()
+        return each.patch(self._subjects) if self._subjects else each.change_members()
 
     def _laid_out(self, each: FamilyKeeper, tidily: bool = True) -> Begun:
         return each.lay_out(self._pods.values(), self._view, tidily)
@@ -100,11 +122,12 @@ class Keeper:
         return {source for each in self._families for source in sources(allow, each.family)}
 
     def _take(self, events: Iterable[Event]) -> tuple[Changes, bool]:
-        """What the events change, and whether pods of this node came, went or are others now."""
+        """What the events change, and whether pods of this node came, went or are others now, or in another mode."""
         taken = list(events)
         before = {key: self.index.pods.get(key) for event in taken if (key := _pod_key(event))}
+        modes = {name: self._mode(name) for event in taken if (name := _namespace_name(event))}
         changes = self.index.apply(taken)
-        moved = False
+        moved = any(self._mode(name) != mode for name, mode in modes.items())
         for key, old in before.items():
             pod = self.index.pods.get(key)
             now = pod if pod and is_local(pod, self._view.name) else None
@@ -119,6 +142,15 @@ class Keeper:
         if moved:
             self._addresses = {address for pod in self._pods.values() for address in pod.addresses}
         return changes, moved
+
+    def _mode(self, namespace: str) -> Mode:
+        return mode_of(self.index.namespaces.get(namespace, {}), self._view.mode)
+
+
+def _namespace_name(event: Event) -> str:
+    return (
+        event.name if isinstance(event, Namespace) or (isinstance(event, Deleted) and event.kind == "Namespace") else ""
+    )
 
 
 def _pod_key(event: Event) -> str:

@@ -10,104 +10,70 @@ The paths of a packet, in the filter table of one family (`-j` comes back, `-g` 
         ─j─► PODFENCE-INGRESS   a tree over the destination
 
     INPUT, first rule ─j─► PODFENCE-INPUT      what a pod sends to its own node
-        loopback, neighbour discovery, DHCP, link-local and unspecified sources  ─► back
-        established and revoked connections                                      as above
+        loopback, neighbour discovery, DHCP                      ─► back
+        established and revoked connections                      as above
         ─j─► PODFENCE-EGRESS    (with node egress "allow": only the source address is checked)
 
     PODFENCE-EGRESS ─g─► leaf: address and veth ─g─► PF-e-<pod> ─g─► PF-a-<allow-set> ─► back, or ─g─► PODFENCE-DENY-OUT
                     ─g─► PODFENCE-OUT-OTHER: what no leaf knows
         a known address on its own veth (a pod that nothing isolates)  ─► back
         another source on a pod's veth, or a pod's address elsewhere   ─► PODFENCE-SPOOFED, dropped
-        an address of the node's pods that nobody is known to have     ─► PODFENCE-UNKNOWN, dropped
+        an address of the node's pods that nobody is known to have,
+        or one on an interface of which nobody knows whose pod's it is ─► PODFENCE-UNKNOWN, dropped
         anything else: not from a pod of this node                     ─► back
 
-Ingress is the same with the destination. Locally made packets pass neither hook: the node always reaches its pods.
+    PODFENCE-DENY-OUT   a subject in audit ─► counted, told, back: the other end is asked too
+                        any other          ─► counted, told, refused
+
+Ingress is the same with the destination. What pods on bridges add is drawn in `ports`. On a node in audit SPOOFED and
+UNKNOWN count, tell and come back; a node that is off has no rules at all. Locally made packets pass neither hook: the
+node always reaches its pods.
 Unknown is dropped and not rejected: a drop is tried again, a reject fails the application.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
 from msgspec import Struct
 
 from compiler.allowset import AllowSet
 from compiler.compile import Compiled, State
-from compiler.verdict import NodeEgress
 from enforcer import names
 from enforcer.allow import AllowChain, allow_rules
-from enforcer.base import DEFAULT_MARK, base_chains
+from enforcer.base import base_chains
 from enforcer.dispatch import Chains, dispatch
+from enforcer.leaves import Leaves, PodRules, leaves_of, pod_rules
 from enforcer.members import SetSpec, fill
-from enforcer.modes import Mode
-from enforcer.others import other_rules, veth_sets
-from enforcer.ruleset import (
-    Dst,
-    Element,
-    Goto,
-    HookName,
-    InInterface,
-    IpSet,
-    Match,
-    OutInterface,
-    Return,
-    Rule,
-    RuleSet,
-    Src,
-)
-from policy.cidr import BITS, Address, Family, Prefix
+from enforcer.others import other_rules, stranger_sets, veth_sets
+from enforcer.ports import groups_chain
+from enforcer.ruleset import HookName, IpSet, Return, RuleSet
+from enforcer.subjects import Subject, hosts, node_sets, subject_of
+from enforcer.view import NodeView
+from policy.cidr import Address, Family
 from policy.model import DIRECTIONS, Direction, Pod
 
+__all__ = ["NodeView", "lay_out", "layout"]
 
-class NodeView(Struct, frozen=True):
-    """What layout needs to know of a node. `veths`: pod key to the interface that leads to it; a local pod that is
-    missing here can't be told from a spoofed one, so nothing passes to or from its addresses. `pod_cidrs`: where an
-    address must be a pod's of this node, so that one that nobody is known to have is closed. `uplinks`: interfaces
-    known to be no pod's, which saves their packets the search for a pod behind them; leaving one out is never wrong.
-    `bridges`: which of those interfaces are ports of a bridge, and of which; an interface that is not there is routed.
-    `strangers`: interfaces that are surely a pod's, though nobody knows yet whose: closed until known. `mode`: the
-    node's, which a namespace's label overrides. `unknown`: "open" lets what is not known yet pass, which is unsafe: a
-    new pod is not isolated until the agent has seen it."""
-
-    name: str
-    veths: Mapping[str, str]
-    pod_cidrs: tuple[Prefix, ...] = ()
-    uplinks: tuple[str, ...] = ()
-    node_egress: NodeEgress = "enforce"
-    deny: Literal["reject", "drop"] = "reject"
-    log_group: int = 100
-    mark: int = DEFAULT_MARK
-    bridges: Mapping[str, str] = {}
-    strangers: tuple[str, ...] = ()
-    mode: Mode = "enforce"
-    unknown: Literal["closed", "open"] = "closed"
+HOOKS: Mapping[HookName, str] = {"FORWARD": names.FORWARD, "INPUT": names.INPUT}
 
 
 class Layout(Struct, frozen=True):
     """One family's wanted rules, in symbols: `specs` are the sets whose members are the index's business, `sets` those
-    that follow from the node's own pods. Sets carry their identity as name, without a generation."""
+    that follow from the node's own pods. Sets carry their identity as name, without a generation. A node that is off
+    has nothing at all."""
 
     family: Family
+    hooks: Mapping[HookName, str]
     chains: Chains
     specs: dict[str, SetSpec]
     sets: dict[str, IpSet]
 
     def ruleset(self, specified: Iterable[IpSet]) -> RuleSet:
         """The whole, with the specified sets as they are at some moment."""
-        hooks: dict[HookName, str] = {"FORWARD": names.FORWARD, "INPUT": names.INPUT}
-        return RuleSet(self.family, hooks, self.chains, self.sets | {ipset.name: ipset for ipset in specified})
-
-
-class PodRules(Struct, frozen=True):
-    """What one pod adds in one direction: its chain, which leads to `allow`, and the leaves of its addresses."""
-
-    pod: Pod
-    veth: str
-    allow: AllowChain
-    name: str
-    chain: tuple[Rule, ...]
-    leaves: dict[Address, tuple[Rule, ...]]
+        return RuleSet(
+            self.family, dict(self.hooks), self.chains, self.sets | {ipset.name: ipset for ipset in specified}
+        )
 
 
 class Made:
@@ -136,101 +102,95 @@ def layout(compiled: Compiled, node: NodeView, family: Family) -> RuleSet:
 
 def lay_out(pods: Sequence[Pod], state: State, node: NodeView, family: Family, made: Made) -> Layout:
     """The wanted rules for `pods`, which are those of the node. What is in `made` already costs nothing."""
-    owned = {pod.key: _owned(pod, state, family) for pod in pods}
-    attached = veth_sets(node.veths.values(), family)
-    uplinks = [name for name in node.uplinks if name not in node.veths.values()]
-    chains: Chains = dict(base_chains(family, node.node_egress, node.deny, node.log_group, node.mark))
-    specs: dict[str, SetSpec] = {}
-    sets = {found.name: found for found in (*attached, *_node_sets(pods, owned, node, family))}
     earlier = Made()
     earlier.chains, earlier.pods, made.chains, made.pods = made.chains, made.pods, {}, {}
+    if node.mode == "off":
+        return Layout(family, {}, {}, {}, {})
+    drawing = _Drawing(pods, state, node, family, earlier, made)
     for direction in DIRECTIONS:
+        drawing.draw(direction)
+    drawing.draw_node()
+    return Layout(family, HOOKS, drawing.chains, drawing.specs, drawing.sets)
+
+
+class _Drawing:
+    """A layout in the making: chains and sets as far as they are drawn."""
+
+    def __init__(
+        self, pods: Iterable[Pod], state: State, node: NodeView, family: Family, earlier: Made, made: Made
+    ) -> None:
+        self._state = state
+        self._node = node
+        self._family = family
+        self._earlier = earlier
+        self._made = made
+        self._subjects = [subject_of(pod, state, node, family) for pod in pods]
+        self._audits = any(subject.mode == "audit" for subject in self._subjects)
+        self._veths, self._strangers = veth_sets(node.routed, family), stranger_sets(node, family)
+        self._root = self._input_root()
+        self.chains: Chains = base_chains(family, node, self._root, self._audits)
+        self.specs: dict[str, SetSpec] = {}
+        sets = (*self._veths, *self._strangers, *node_sets(self._subjects, node, family))
+        self.sets = {found.name: found for found in sets}
+
+    def draw(self, direction: Direction) -> None:
         other = names.OTHERS[direction]
-        chains[other] = other_rules(direction, family, node.pod_cidrs, uplinks, [each.name for each in attached])
-        leaves: dict[Address, tuple[Rule, ...]] = {}
-        for pod in pods:
-            allow = state.allow(pod, direction)
-            if not allow.isolated or pod.key not in node.veths:
+        interfaces = ([found.name for found in each] for each in (self._veths, self._strangers))
+        self.chains[other] = other_rules(direction, self._family, self._node, *interfaces)
+        leaves: Leaves = {}
+        counted: dict[str, list[Address]] = {"denied": [], "audited": []} if self._audits else {"denied": []}
+        for subject in self._subjects:
+            if subject.attachment is None:
                 continue
-            chain = _allow_chain(allow, direction, family, earlier, made)
-            specs.update((spec.name, spec) for spec in chain.sets)
-            if chain.rules:
-                chains[chain.name] = chain.rules
-            rules = _pod_rules(pod, owned[pod.key], node.veths[pod.key], chain, direction, earlier.pods)
-            made.pods[pod.key, direction] = rules
-            chains[rules.name] = rules.chain
-            leaves.update(rules.leaves)
-        chains.update(dispatch(direction, names.DISPATCH[direction], leaves, other))
-        denied = names.set_name(family, f"denied-{direction}")
-        sets[denied] = IpSet(denied, "hash:ip", frozenset(map(_host, leaves)), counters=True)
-    return Layout(family, chains, specs, sets)
+            allow = self._state.allow(subject.pod, direction)
+            if allow.isolated and subject.mode != "off":
+                leaves |= self._isolate(subject, allow, direction).leaves
+                counted["audited" if subject.mode == "audit" else "denied"] += subject.own
+            elif subject.attachment.bridge:
+                # No set can look for a port, so it is a leaf where a routed pod is one entry of a set.
+                leaves |= leaves_of(subject.pod, subject.own, subject.attachment, direction, Return())
+        self.chains |= dispatch(direction, names.DISPATCH[direction], leaves, other)
+        for word, addresses in counted.items():
+            name = names.set_name(self._family, f"{word}-{direction}")
+            self.sets[name] = IpSet(name, "hash:ip", hosts(addresses), counters=True)
 
+    def draw_node(self) -> None:
+        """What only nodes with bridged pods have."""
+        if not self._node.pod_bridges:
+            return
+        bridged = [(s, s.attachment) for s in self._subjects if s.attachment and s.attachment.bridge]
+        open_ports = [
+            at.interface
+            for subject, at in bridged
+            if subject.mode != "enforce" or not self._state.allow(subject.pod, "ingress").isolated
+        ]
+        self.chains[names.GROUPS] = groups_chain(open_ports, self._node)
+        if self._root == names.NODE:
+            leaves: Leaves = {}
+            for subject, at in bridged:
+                leaves |= leaves_of(subject.pod, subject.own, at, "egress", Return())
+            self.chains |= dispatch("egress", self._root, leaves, names.OTHERS["egress"])
 
-def _allow_chain(allow: AllowSet, direction: Direction, family: Family, earlier: Made, made: Made) -> AllowChain:
-    key = (id(allow), direction)
-    known = made.chains.get(key) or earlier.chains.get(key) or (allow, allow_rules(allow, direction, family))
-    made.chains[key] = known
-    return known[1]
+    def _input_root(self) -> str:
+        """Where packets to the node go: with node egress "allow" only their source is asked for."""
+        if self._node.node_egress == "enforce":
+            return names.DISPATCH["egress"]
+        return names.NODE if self._node.pod_bridges else names.OTHERS["egress"]
 
+    def _isolate(self, subject: Subject, allow: AllowSet, direction: Direction) -> PodRules:
+        assert subject.attachment
+        chain = self._allow_chain(allow, direction)
+        self.specs.update((spec.name, spec) for spec in chain.sets)
+        if chain.rules:
+            self.chains[chain.name] = chain.rules
+        rules = pod_rules(subject.pod, subject.own, subject.attachment, chain, direction, self._earlier.pods)
+        self._made.pods[subject.pod.key, direction] = rules
+        self.chains[rules.name] = rules.chain
+        return rules
 
-def _pod_rules(
-    pod: Pod,
-    addresses: list[Address],
-    veth: str,
-    allow: AllowChain,
-    direction: Direction,
-    earlier: Mapping[tuple[str, Direction], PodRules],
-) -> PodRules:
-    """A pod reaches itself, through a Service too (semantics, row 29)."""
-    known = earlier.get((pod.key, direction))
-    if known and known.pod is pod and known.veth == veth and known.allow is allow and [*known.leaves] == addresses:
-        return known
-    own = (Rule((_far_end(direction, address),), Return(), comment=pod.key) for address in addresses)
-    name = names.pod_chain(direction, pod.namespace, pod.name, pod.uid)
-    chain = (*own, Rule((), Goto(allow.name), comment=pod.key))
-    leaves = {address: _leaf(pod, direction, address, veth, name) for address in addresses}
-    return PodRules(pod, veth, allow, name, chain, leaves)
-
-
-def _leaf(pod: Pod, direction: Direction, address: Address, veth: str, chain: str) -> tuple[Rule, ...]:
-    near = _near_end(direction, address)
-    if direction == "ingress":
-        # Elsewhere than to its veth a pod's address leads nowhere that policies know.
-        return Rule((near, OutInterface(veth)), Goto(chain), pod.key), Rule((near,), Goto(names.UNKNOWN), pod.key)
-    return Rule((near, InInterface(veth)), Goto(chain), pod.key), Rule((near,), Goto(names.SPOOFED), pod.key)
-
-
-def _owned(pod: Pod, state: State, family: Family) -> list[Address]:
-    """The pod's addresses of one family, without those that are another pod's by now."""
-    known = (address for address in pod.addresses if address.family == family)
-    return [address for address in known if (holder := state.pod_at(address)) and holder.key == pod.key]
-
-
-def _node_sets(
-    pods: Sequence[Pod], owned: Mapping[str, list[Address]], node: NodeView, family: Family
-) -> Iterable[IpSet]:
-    """`known`: which address stands behind which veth. `pods`: all addresses of pods, those without a veth too, which
-    are closed by being here and not in `known`."""
-    known = frozenset(
-        Element(_host(address).prefix, interface=node.veths[pod.key])
-        for pod in pods
-        if pod.key in node.veths
-        for address in owned[pod.key]
-    )
-    addresses = frozenset(_host(address) for pod in pods for address in pod.addresses if address.family == family)
-    yield IpSet(names.set_name(family, "known"), "hash:net,iface", known)
-    yield IpSet(names.set_name(family, "pods"), "hash:ip", addresses)
-
-
-def _host(address: Address) -> Element:
-    return Element(Prefix(address.family, address.value, BITS[address.family]))
-
-
-def _near_end(direction: Direction, address: Address) -> Match:
-    prefix = _host(address).prefix
-    return Dst(prefix) if direction == "ingress" else Src(prefix)
-
-
-def _far_end(direction: Direction, address: Address) -> Match:
-    prefix = _host(address).prefix
-    return Src(prefix) if direction == "ingress" else Dst(prefix)
+    def _allow_chain(self, allow: AllowSet, direction: Direction) -> AllowChain:
+        key = (id(allow), direction)
+        known = self._made.chains.get(key) or self._earlier.chains.get(key)
+        found = known or (allow, allow_rules(allow, direction, self._family))
+        self._made.chains[key] = found
+        return found[1]

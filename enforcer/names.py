@@ -21,6 +21,8 @@ INPUT = "PODFENCE-INPUT"
 SPOOFED = "PODFENCE-SPOOFED"
 UNKNOWN = "PODFENCE-UNKNOWN"
 REVOKED = "PODFENCE-REVOKED"
+GROUPS = "PODFENCE-GROUPS"
+NODE = "PODFENCE-NODE"
 DISPATCH: dict[Direction, str] = {"ingress": "PODFENCE-INGRESS", "egress": "PODFENCE-EGRESS"}
 OTHERS: dict[Direction, str] = {"ingress": "PODFENCE-IN-OTHER", "egress": "PODFENCE-OUT-OTHER"}
 DENY: dict[Direction, str] = {"ingress": "PODFENCE-DENY-IN", "egress": "PODFENCE-DENY-OUT"}
@@ -55,11 +57,13 @@ def is_allow_chain(name: str) -> bool:
     return name.startswith(_ALLOW)
 
 
-def branch_chain(direction: Direction, prefix: Prefix) -> str:
-    """The dispatch chain for the addresses of `prefix`. IPv4 shows its digits; IPv6 would not fit."""
+def branch_chain(direction: Direction, prefix: Prefix, root: str = "") -> str:
+    """The dispatch chain for the addresses of `prefix`. IPv4 shows its digits; IPv6 would not fit. The tree of NODE has
+    names of its own."""
     digits = f"{prefix.network:0{BITS[prefix.family] // 4}x}"[: (prefix.length + 3) // 4]
     shown = digits if len(digits) <= 8 else digest(digits, size=6)
-    return f"PODFENCE-{'I' if direction == 'ingress' else 'E'}-{shown}-{prefix.length}"
+    tree = "N" if root == NODE else "I" if direction == "ingress" else "E"
+    return f"PODFENCE-{tree}-{shown}-{prefix.length}"
 
 
 def set_name(family: Family, kind: str, content: str = "") -> str:

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from enforcer.names import is_own_chain
 from enforcer.ruleset import (
+    Bridged,
     ConnMark,
     Count,
     CtDir,
@@ -35,6 +36,8 @@ from enforcer.ruleset import (
     Nflog,
     NotSyn,
     OutInterface,
+    PortIn,
+    PortOut,
     Proto,
     Reject,
     Return,
@@ -103,7 +106,19 @@ def parse_rule(body: str) -> Rule | Foreign:
         return Foreign(body)
 
 
-_MODULES = {"comment", "conntrack", "connmark", "hashlimit", "icmp6", "multiport", "sctp", "set", "tcp", "udp"}
+_MODULES = {
+    "comment",
+    "conntrack",
+    "connmark",
+    "hashlimit",
+    "icmp6",
+    "multiport",
+    "physdev",
+    "sctp",
+    "set",
+    "tcp",
+    "udp",
+}
 _NOT_SYN = ["FIN,SYN,RST,ACK", "SYN"]
 
 
@@ -153,6 +168,14 @@ class _RuleReader:
                 self._matches.append(InInterface(self._take_interface()))
             case "-o":
                 self._matches.append(OutInterface(self._take_interface()))
+            case "--physdev-in":
+                self._matches.append(PortIn(self._take_interface()))
+            case "--physdev-out":
+                self._matches.append(PortOut(self._take_interface()))
+                if self._take() != "--physdev-is-bridged":
+                    raise ValueError(word)
+            case "--physdev-is-bridged":
+                self._matches.append(Bridged())
             case "-p":
                 self._matches.append(Proto(msgspec.convert(self._take(), IpProtocol)))
             case "-m":
@@ -191,6 +214,8 @@ class _RuleReader:
     def _read_inverted(self, name: str) -> Match:
         if name == "--mark":
             return ConnMark(_bit(self._take()), inverted=True)
+        if name == "--physdev-is-bridged":
+            return Bridged(inverted=True)
         if [name, self._take(), self._take()] != ["--tcp-flags", *_NOT_SYN]:
             raise ValueError(name)
         return NotSyn()

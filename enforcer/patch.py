@@ -17,7 +17,8 @@ from compiler.changes import Subject, SubjectChange
 from enforcer import names
 from enforcer.allow import AllowChain, allow_rules
 from enforcer.dispatch import Chains
-from enforcer.layout import Layout, Made, PodRules
+from enforcer.layout import Layout, Made
+from enforcer.leaves import PodRules
 from enforcer.members import SetSpec
 from enforcer.parse import InstalledSet
 from enforcer.plan import Actual, serves

@@ -15,7 +15,7 @@ from msgspec import Struct
 from compiler.intervals import Intervals
 
 # The fields; those with few atoms first, since a box is split at the first field that differs.
-SERVICE, IN, OUT, CONNECTION, SRC_PORT, ICMP, SYN, SRC, DST = FIELDS = range(9)
+SERVICE, IN, OUT, PORT_IN, PORT_OUT, CONNECTION, SRC_PORT, ICMP, SYN, SRC, DST = FIELDS = range(11)
 
 Fields = Mapping[int, Intervals]
 Box = tuple[int, ...]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from enforcer.ruleset import (
+    Bridged,
     ConnMark,
     Count,
     CtDir,
@@ -28,6 +29,8 @@ from enforcer.ruleset import (
     Nflog,
     NotSyn,
     OutInterface,
+    PortIn,
+    PortOut,
     Proto,
     Reject,
     Return,
@@ -66,6 +69,12 @@ def _match_text(match: Match, protocol: str) -> str:
             return f"-i {name}"
         case OutInterface(name):
             return f"-o {name}"
+        case PortIn(name):
+            return f"-m physdev --physdev-in {name}"
+        case PortOut(name):
+            return f"-m physdev --physdev-out {name} --physdev-is-bridged"
+        case Bridged(inverted):
+            return f"-m physdev {'! ' if inverted else ''}--physdev-is-bridged"
         case Proto(name):
             return f"-p {name}"
         case DstPorts(((low, high),)):

@@ -34,6 +34,24 @@ class OutInterface(Struct, frozen=True, tag=True):
     name: str
 
 
+class PortIn(Struct, frozen=True, tag=True):
+    """The port of a bridge that the packet came in by, whether the bridge forwards it or the node takes it."""
+
+    name: str
+
+
+class PortOut(Struct, frozen=True, tag=True):
+    """The port of a bridge that the packet leaves by: known only of what the bridge itself forwards."""
+
+    name: str
+
+
+class Bridged(Struct, frozen=True, tag=True):
+    """The packet goes from port to port of a bridge; with `inverted` it does not, it is routed."""
+
+    inverted: bool = False
+
+
 class Proto(Struct, frozen=True, tag=True):
     name: IpProtocol
 
@@ -97,6 +115,9 @@ Match = (
     | Dst
     | InInterface
     | OutInterface
+    | PortIn
+    | PortOut
+    | Bridged
     | Proto
     | DstPorts
     | SrcPort

@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from enforcer.ruleset import (
+    Bridged,
     ConnMark,
     Count,
     CtDir,
@@ -28,6 +29,8 @@ from enforcer.ruleset import (
     Nflog,
     NotSyn,
     OutInterface,
+    PortIn,
+    PortOut,
     Proto,
     Reject,
     Return,
@@ -44,8 +47,9 @@ PORT_PROTOCOLS = ("tcp", "udp", "sctp")
 
 class Packet(Struct, frozen=True):
     """A packet after destination NAT, where a node's filter table sees it: the first of its connection, if nothing else
-    is said. The interfaces are those that it comes in by and, where it is forwarded, leaves by. `mark` is the
-    connection's."""
+    is said. The interfaces are those that it comes in by and, where it is forwarded, leaves by; where one is a bridge,
+    iptables knows the port too: always of the way in, of the way out only where the bridge itself forwards. `mark` is
+    the connection's."""
 
     src: Address
     dst: Address
@@ -59,6 +63,8 @@ class Packet(Struct, frozen=True):
     syn: bool = True
     mark: int = 0
     ct_direction: CtDirection = "ORIGINAL"
+    in_port: str = ""
+    out_port: str = ""
 
     @property
     def is_tracked(self) -> bool:
@@ -89,8 +95,11 @@ class Simulator:
         self._sets = {name: _SetIndex(ipset) for name, ipset in ruleset.sets.items()}
 
     def walk(self, hook: HookName, packet: Packet) -> Walk:
+        """Where nothing is hooked everything passes."""
         steps: list[Step] = []
-        return Walk(self._chain(self._hooks[hook], packet, steps) or "accept", tuple(steps))
+        chain = self._hooks.get(hook)
+        outcome = self._chain(chain, packet, steps) if chain else None
+        return Walk(outcome or "accept", tuple(steps))
 
     def _chain(self, chain: str, packet: Packet, steps: list[Step]) -> Outcome | None:
         """The outcome, or None where the packet returns to the chain that jumped."""
@@ -129,6 +138,12 @@ class Simulator:
                 return packet.in_interface == name
             case OutInterface(name):
                 return packet.out_interface == name
+            case PortIn(name):
+                return packet.in_port == name
+            case PortOut(name):
+                return packet.out_port == name
+            case Bridged(inverted):
+                return bool(packet.out_port) is not inverted
             case Proto(name):
                 return packet.protocol == name
             case DstPorts(ranges):

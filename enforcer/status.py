@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct
 
 from enforcer import names
+from enforcer.modes import Mode
 from enforcer.parse import Counted, Foreign
 from enforcer.plan import Actual
-from enforcer.ruleset import Drop, Dst, HookName, Reject, Rule, Src
+from enforcer.ruleset import Drop, Dst, HookName, Reject, Return, Rule, Src
 from policy.cidr import Address, Family, Prefix
 from policy.model import DIRECTIONS, Direction
 
@@ -26,9 +29,11 @@ class Denied(Struct, frozen=True, order=True):
 class FamilyStatus(Struct, frozen=True):
     """`in_force`: both hooks stand first in their built-in chains. `spoofed` and `unknown` are dropped
     packets, `revoked` those that came back in a flow that has ended; those that went on its first packet's way are
-    denied to the pod that forbids it."""
+    denied to the pod that forbids it. `mode` is the node's, as far as rules show it: "off" where there are none; in
+    audit `spoofed` and `unknown` packets have passed. `audited` are packets of pods in audit that would be denied."""
 
     family: Family
+    mode: Mode
     in_force: bool
     chains: int
     rules: int
@@ -37,6 +42,7 @@ class FamilyStatus(Struct, frozen=True):
     elements: int
     isolated: dict[Direction, int]
     denied: tuple[Denied, ...]
+    audited: tuple[Denied, ...]
     spoofed: int
     unknown: int
     revoked: int
@@ -49,6 +55,7 @@ def status(actual: Actual) -> FamilyStatus:
     isolated = {direction: sum(name.startswith(_pod_prefix(direction)) for name in chains) for direction in DIRECTIONS}
     return FamilyStatus(
         actual.family,
+        _mode(chains),
         in_force,
         len(chains),
         len(rules),
@@ -56,23 +63,31 @@ def status(actual: Actual) -> FamilyStatus:
         len(sets),
         sum(len(found.ipset.elements) for found in sets.values()),
         isolated,
-        tuple(sorted(_denied(actual))),
-        _dropped(chains.get(names.SPOOFED, ())),
-        _dropped(chains.get(names.UNKNOWN, ())),
-        _dropped(chains.get(names.REVOKED, ())),
+        tuple(sorted(_counted(actual, "denied"))),
+        tuple(sorted(_counted(actual, "audited"))),
+        _stopped(chains.get(names.SPOOFED, ())),
+        _stopped(chains.get(names.UNKNOWN, ())),
+        _stopped(chains.get(names.REVOKED, ())),
     )
+
+
+def _mode(chains: Mapping[str, tuple[Counted, ...]]) -> Mode:
+    if not chains:
+        return "off"
+    returns = any(isinstance(c.rule, Rule) and c.rule.target == Return() for c in chains.get(names.SPOOFED, ()))
+    return "audit" if returns else "enforce"
 
 
 def _pod_prefix(direction: Direction) -> str:
     return names.pod_chain(direction, "", "", "")[: len("PF-i-")]
 
 
-def _denied(actual: Actual) -> list[Denied]:
+def _counted(actual: Actual, word: str) -> list[Denied]:
     pods = _pods(actual)
     found = []
     for name, installed in actual.sets.items():
         for direction in DIRECTIONS:
-            if names.split_generation(name)[0] == names.set_name(actual.family, f"denied-{direction}"):
+            if names.split_generation(name)[0] == names.set_name(actual.family, f"{word}-{direction}"):
                 for element, packets in installed.counts.items():
                     pod = pods.get(element.prefix, "?")
                     address = str(Address(actual.family, element.prefix.network))
@@ -92,5 +107,6 @@ def _pods(actual: Actual) -> dict[Prefix, str]:
     }
 
 
-def _dropped(rules: tuple[Counted, ...]) -> int:
-    return sum(c.packets for c in rules if isinstance(c.rule, Rule) and isinstance(c.rule.target, Drop | Reject))
+def _stopped(rules: tuple[Counted, ...]) -> int:
+    ends = Drop | Reject | Return
+    return sum(c.packets for c in rules if isinstance(c.rule, Rule) and isinstance(c.rule.target, ends))

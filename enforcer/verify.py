@@ -21,7 +21,7 @@ from enforcer.decompile import Strange, reachable, terms_of
 from enforcer.fields import Interfaces, PacketSpace
 from enforcer.halves import Wanted
 from enforcer.layout import NodeView
-from enforcer.meaning import Meaning
+from enforcer.meaning import HOOKS, Meaning
 from enforcer.plan import Actual
 from enforcer.regions import Box, meet, met, split, without_all
 from enforcer.ruleset import Drop, Goto, HookName, Jump, Reject, Return
@@ -29,8 +29,6 @@ from enforcer.simulate import Packet
 from enforcer.walk import Ends, Walker
 from policy.cidr import Address
 from policy.model import DIRECTIONS, Direction
-
-HOOKS: tuple[HookName, HookName] = ("FORWARD", "INPUT")
 
 
 class Difference(Struct, frozen=True):
@@ -138,7 +136,7 @@ class _Verifier:
         """What the units of one direction deny and no half does; what its halves deny and no unit does."""
         wanted = self._wanted[hook]
         own = [unit for unit in units if unit.direction == direction]
-        usual = (names.DISPATCH[direction], names.OTHERS[direction])
+        usual = (names.DISPATCH[direction], names.OTHERS[direction], names.NODE)
         main = max((unit for unit in own if unit.sure), key=lambda unit: unit.chain in usual, default=None)
         others = [unit for unit in units if unit is not main]
         missed = without_all(wanted.judged, [*strange, *(main.reach if main else ())])

@@ -8,7 +8,7 @@ from compiler import intervals
 from compiler.compile import Compiled
 from compiler.verdict import End, Flow, verdict
 from enforcer.layout import NodeView
-from enforcer.meaning import Meaning
+from enforcer.meaning import Meaning, Subject
 from enforcer.parse import Foreign
 from enforcer.plan import Actual
 from enforcer.render import rule_text
@@ -62,28 +62,54 @@ class _Asked(Struct, frozen=True):
 
     def reason(self, direction: Direction) -> Reason:
         packet = self.packet
-        near, interface = packet.src, packet.in_interface
+        near, interface, port = packet.src, packet.in_interface, packet.in_port
         if direction == "ingress":
-            near, interface = packet.dst, packet.out_interface
+            near, interface, port = packet.dst, packet.out_interface, packet.out_port
         subjects = self.meaning.subjects[direction]
         subject = next((s for s in subjects if intervals.contains(s.addresses, near.value)), None)
         if subject is None:
-            return self._stranger(direction, near, interface)
+            return self._stranger(direction, near, interface, port)
         where = f"{near} is {subject.pod.key}'s"
         if not subject.veth:
-            return Reason(direction, False, f"{where}, and no interface is known to lead to it")
-        if interface != subject.veth:
-            return Reason(direction, False, f"{where}, which is behind {subject.veth} and not behind {interface}")
+            return self._place(direction, f"{where}, and no interface is known to lead to it")
+        if not self._is_there(subject, direction, interface, port):
+            seen = port or interface
+            return self._place(direction, f"{where}, which is behind {subject.veth} and not behind {seen}")
+        if subject.audited:
+            return Reason(direction, True, f"{subject.pod.key} is in audit: what its policies deny passes")
         if not self.meaning.allow_of(subject, self.hook).isolated:
             return Reason(direction, True, f"nothing isolates {subject.pod.key}")
         return self._half(direction, subject.pod)
 
-    def _stranger(self, direction: Direction, near: Address, interface: str) -> Reason:
+    def _is_there(self, subject: Subject, direction: Direction, interface: str, port: str) -> bool:
+        if not subject.bridge:
+            return interface == subject.veth
+        return port == subject.veth or (direction == "ingress" and not port and interface == subject.bridge)
+
+    def _place(self, direction: Direction, text: str) -> Reason:
+        """Denied for where it comes from or goes, which a node in audit does not."""
+        lenient = self.meaning.is_lenient
+        return Reason(direction, lenient, f"{text}; the node is in audit" if lenient else text)
+
+    def _stranger(self, direction: Direction, near: Address, interface: str, port: str) -> Reason:
+        bridge = interface in self.meaning.uplinks
+        if bridge and direction == "ingress" and intervals.contains(self.meaning.groups, near.value):
+            if port in (*self.meaning.open_ports, *self.meaning.uplinks[interface]):
+                return Reason(direction, True, f"{near} is a group of addresses, which {port} gets")
+            return self._place(direction, f"{near} is a group of addresses, which no isolated pod behind {port} gets")
         if interface in self.meaning.veths:
-            return Reason(direction, False, f"{near} is no address of the pod behind {interface}")
+            return self._place(direction, f"{near} is no address of the pod behind {interface}")
         if intervals.contains(self.meaning.blocks, near.value):
-            return Reason(direction, False, f"{near} is in a block of this node's pods, and no pod is known to have it")
+            return self._place(direction, f"{near} is in a block of this node's pods, and no pod is known to have it")
+        if bridge and not self._is_open(direction, interface, port):
+            return self._place(direction, f"{near} is no address of the pod behind {port or 'any port'} of {interface}")
         return Reason(direction, True, f"{near} is no pod's of this node")
+
+    def _is_open(self, direction: Direction, bridge: str, port: str) -> bool:
+        uplinks = self.meaning.uplinks[bridge]
+        if self.meaning.is_open:
+            return port in uplinks or port not in self.meaning.ports
+        return port in uplinks or (direction == "ingress" and not port and bool(uplinks))
 
     def _half(self, direction: Direction, pod: Pod) -> Reason:
         src, dst = (End(self.compiled.pod_at(a), a) for a in (self.packet.src, self.packet.dst))

@@ -32,7 +32,7 @@ def build(fresh: Sequence[Host], hosts: Mapping[str, Host]) -> None:
 
 def unbuild(pod: Host, hosts: Mapping[str, Host]) -> None:
     """Takes away a pod's namespace, its veth, and the routes to it."""
-    _ip(hosts[pod.router], [f"link del {pod.link}"])
+    _ip(hosts[pod.router], wiring.router_removal_lines(pod))
     _ip(hosts[OUTSIDE], wiring.removal_lines(pod))
     netns.delete([pod.netns])
 
@@ -40,7 +40,11 @@ def unbuild(pod: Host, hosts: Mapping[str, Host]) -> None:
 def _set_sysctls(host: Host) -> None:
     is_router = host.router in ("", OUTSIDE)
     with netns.inside(host.netns):
-        for name, value, optional in wiring.SYSCTLS + (wiring.ROUTER_SYSCTLS if is_router else ()):
+        for name, value, optional in (
+            *wiring.SYSCTLS,
+            *(wiring.ROUTER_SYSCTLS if is_router else ()),
+            *(wiring.BRIDGE_SYSCTLS if is_router and host.bridge else ()),
+        ):
             netns.set_sysctl(name, value, optional)
 
 

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from lab import build, netns, state, topology
 from lab.probe import Probe, Result
 from lab.prober import IN_FLIGHT, TIMEOUT, Prober
-from lab.topology import Host, Listen
+from lab.topology import Attach, Host, Listen
 from policy.errors import HostRefused, UsageError
 from policy.model import Cluster, Pod
 
@@ -29,13 +29,15 @@ _UNHANDLED = (signal.SIG_DFL, signal.default_int_handler)
 
 class Lab:
     """A cluster of namespaces, up inside a `with` block. `cluster` is complete: every living pod has a node and
-    addresses. All pods, nodes and OUTSIDE listen on `listen`, pods also on the ports that they declare."""
+    addresses. All pods, nodes and OUTSIDE listen on `listen`, pods also on the ports that they declare. `attach` is how
+    pods hang on their nodes."""
 
-    def __init__(self, name: str, cluster: Cluster, listen: Sequence[Listen] = ()) -> None:
+    def __init__(self, name: str, cluster: Cluster, listen: Sequence[Listen] = (), attach: Attach = "routed") -> None:
         self.name = name
         self.cluster = topology.complete(cluster)
         self._listen = tuple(listen)
-        self._hosts = topology.hosts(self.cluster, name, listen)
+        self._attach = attach
+        self._hosts = topology.hosts(self.cluster, name, listen, attach)
         self._prober: Prober | None = None
         self._is_up = False
         self._exits = ExitStack()
@@ -83,11 +85,11 @@ class Lab:
     def _change(self, cluster: Cluster) -> None:
         self.close()
         self.cluster = cluster
-        self._hosts = topology.hosts(cluster, self.name, self._listen)
+        self._hosts = topology.hosts(cluster, self.name, self._listen, self._attach)
         self._save()
 
     def _save(self) -> None:
-        state.save(self.name, self.cluster, self._listen)
+        state.save(self.name, self.cluster, self._listen, self._attach)
 
     def _distinct(self) -> list[Host]:
         """Each namespace once, routers first."""
@@ -138,7 +140,7 @@ class Lab:
 def attach(name: str) -> Lab:
     """The lab that another process left up. UsageError where there is none."""
     kept = state.load(name)
-    lab = Lab(name, kept.cluster, kept.listen)
+    lab = Lab(name, kept.cluster, kept.listen, kept.attach)
     lab._is_up = True
     return lab
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from lab.topology import Listen
+from lab.topology import Attach, Listen
 from policy.errors import UsageError
 from policy.model import Cluster
 
@@ -26,6 +26,7 @@ class State(Struct, frozen=True):
 
     cluster: Cluster
     listen: tuple[Listen, ...]
+    attach: Attach = "routed"
 
 
 class NeverBuilt(UsageError):
@@ -56,7 +57,7 @@ def names() -> list[str]:
     return sorted(path.name for path in FOLDER.iterdir()) if FOLDER.is_dir() else []
 
 
-def save(name: str, cluster: Cluster, listen: Sequence[Listen]) -> None:
+def save(name: str, cluster: Cluster, listen: Sequence[Listen], attach: Attach) -> None:
     bare = Cluster(
         namespaces=[replace(namespace, source=None) for namespace in cluster.namespaces],
         pods=[replace(pod, source=None) for pod in cluster.pods],
@@ -67,7 +68,7 @@ def save(name: str, cluster: Cluster, listen: Sequence[Listen]) -> None:
     )
     path = folder(name) / _FILE
     fresh = path.with_suffix(".new")
-    fresh.write_bytes(msgspec.json.encode(State(bare, tuple(listen))))
+    fresh.write_bytes(msgspec.json.encode(State(bare, tuple(listen), attach)))
     fresh.rename(path)
 
 

@@ -4,7 +4,10 @@
 
 Every namespace but `outside` hangs on one router by one routed veth, as pods do with Calico: its end is `eth0` with
 host addresses and a default route to a link-local gateway, the router's end has a host route for each address behind
-it. There is no bridge and no NAT. `outside` joins the nodes, and has addresses that stand for the rest of the world.
+it. There is no NAT. `outside` joins the nodes, and has addresses that stand for the rest of the world.
+
+Pods that are attached to a bridge hang on their node by a port of it, as with the CNI plugin `bridge` and with Flannel:
+they find pods in their node's blocks by themselves, and everybody else through the bridge.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -20,7 +24,10 @@ from policy.cidr import Address, Family, Prefix, parse_address, parse_cidr
 from policy.errors import UsageError
 from policy.model import Cluster, Node, Pod, Protocol
 
+Attach = Literal["routed", "bridge"]
+
 OUTSIDE = "outside"
+BRIDGE = "cni0"
 OUTSIDE_ADDRESSES = (parse_address("203.0.113.1"), parse_address("2001:db8::1"))
 
 _DEFAULT_NODES = ("node-1", "node-2")
@@ -34,7 +41,9 @@ Listen = tuple[Protocol, int]
 
 class Host(Struct, frozen=True):
     """One network namespace. `place` is a pod's key, a node's name or OUTSIDE; `router` is the place that its default
-    route leads to, "" for OUTSIDE; `link` is the router's end of the veth, `mac` the address of its own end."""
+    route leads to, "" for OUTSIDE; `link` is the router's end of the veth, `mac` the address of its own end.
+    `bridge` is what a pod's `link` is a port of, or what a node has for its pods; `neighbours` are blocks in which a
+    pod looks for others by itself."""
 
     place: str
     netns: str
@@ -43,6 +52,8 @@ class Host(Struct, frozen=True):
     router: str = ""
     link: str = ""
     mac: str = ""
+    bridge: str = ""
+    neighbours: tuple[Prefix, ...] = ()
 
     def address(self, family: Family) -> Address:
         """The first one of the family. UsageError where it has none."""
@@ -115,22 +126,26 @@ def _take(pool: Iterator[Address], node: str) -> Address:
     raise UsageError(f"node {node} has no free pod address left: give it a larger podCIDR, or spread the pods")
 
 
-def hosts(cluster: Cluster, lab: str, listen: Sequence[Listen] = ()) -> dict[str, Host]:
+def hosts(cluster: Cluster, lab: str, listen: Sequence[Listen] = (), attach: Attach = "routed") -> dict[str, Host]:
     """The namespaces of a complete cluster by place, routers first. A hostNetwork pod's place is its node's host; a
     finished pod has none. Each listens on the ports that its containers declare, and on `listen`."""
+    bridge = BRIDGE if attach == "bridge" else ""
+    blocks = {node.name: node.pod_cidrs for node in cluster.nodes}
     everywhere = frozenset(listen)
     found = {OUTSIDE: Host(OUTSIDE, _netns(lab, OUTSIDE), OUTSIDE_ADDRESSES, everywhere)}
     living = [pod for pod in cluster.pods if not pod.finished]
     for node in cluster.nodes:
         shared = [pod for pod in living if pod.host_network and pod.node == node.name]
         listens = everywhere.union(*(declared(pod) for pod in shared))
-        host = _host(node.name, _netns(lab, "node", node.name), node.addresses, listens, OUTSIDE)
+        host = _host(node.name, _netns(lab, "node", node.name), node.addresses, listens, OUTSIDE, bridge)
         found[node.name] = host
         found.update((pod.key, host) for pod in shared)
     for pod in living:
         if not pod.host_network:
             netns = _netns(lab, "pod", pod.namespace, pod.name)
-            found[pod.key] = _host(pod.key, netns, pod.addresses, everywhere | declared(pod), pod.node)
+            neighbours = blocks[pod.node] if bridge else ()
+            listens = everywhere | declared(pod)
+            found[pod.key] = _host(pod.key, netns, pod.addresses, listens, pod.node, bridge, neighbours)
     _refuse_clashes(found)
     return found
 
@@ -154,10 +169,18 @@ def _netns(lab: str, *parts: str) -> str:
     return name if len(name) <= _MAX_NAME else f"{name[:200]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
-def _host(place: str, netns: str, addresses: tuple[Address, ...], listens: frozenset[Listen], router: str) -> Host:
+def _host(
+    place: str,
+    netns: str,
+    addresses: tuple[Address, ...],
+    listens: frozenset[Listen],
+    router: str,
+    bridge: str = "",
+    neighbours: tuple[Prefix, ...] = (),
+) -> Host:
     digest = hashlib.sha256(place.encode()).hexdigest()
     mac = "02:" + ":".join(digest[i : i + 2] for i in range(0, 10, 2))
-    return Host(place, netns, addresses, listens, router, f"veth{digest[:8]}", mac)
+    return Host(place, netns, addresses, listens, router, f"veth{digest[:8]}", mac, bridge, neighbours)
 
 
 def _refuse_clashes(found: dict[str, Host]) -> None:

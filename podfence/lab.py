@@ -16,7 +16,7 @@ from policy.errors import UsageError
 if TYPE_CHECKING:
     from lab.cluster import Lab
     from lab.probe import Probe, Result
-    from lab.topology import Listen
+    from lab.topology import Attach, Listen
     from policy.cidr import Family
     from policy.model import Pod
 
@@ -74,8 +74,17 @@ def command() -> None:
 @recursive_option
 @name_option
 @click.option("--listen", type=port_type, multiple=True, help="All places listen there too; may be given again.")
+@click.option(
+    "--attach",
+    type=click.Choice(["routed", "bridge"]),
+    default="routed",
+    show_default=True,
+    help="How pods hang on their nodes: by a routed veth, or by a port of a bridge.",
+)
 @format_option
-def up(paths: tuple[str, ...], recursive: bool, name: str, listen: tuple[Listen, ...], form: Form) -> None:
+def up(
+    paths: tuple[str, ...], recursive: bool, name: str, listen: tuple[Listen, ...], attach: Attach, form: Form
+) -> None:
     """Make the nodes and pods of the manifests. Applies no policies.
 
     A pod without node or address gets one, and listens on the ports that it declares.
@@ -84,7 +93,7 @@ def up(paths: tuple[str, ...], recursive: bool, name: str, listen: tuple[Listen,
     from lab.topology import OUTSIDE
     from podfence.inputs import read_cluster
 
-    lab = Lab(name, read_cluster(paths, recursive).cluster, listen)
+    lab = Lab(name, read_cluster(paths, recursive).cluster, listen, attach)
     lab.up()
     hosts = [(place, lab.host(place)) for place in [OUTSIDE, *lab.nodes, *(pod.key for pod in living(lab))]]
     places = [Place(place, host.netns, [str(address) for address in host.addresses]) for place, host in hosts]

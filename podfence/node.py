@@ -14,6 +14,7 @@ from podfence.output import Form, line, printable, show
 
 if TYPE_CHECKING:
     from enforcer.backend import Mode
+    from enforcer.status import FamilyStatus
     from enforcer.steps import Step
     from policy.cidr import Family
 
@@ -156,17 +157,24 @@ def status_command(backend: Mode | Literal["auto"], form: Form) -> int:
     show(form, {"backend": chosen.mode, "families": found}, lambda: ())
     if form == "text":
         for one in found:
-            word = "in force" if one.in_force else "NOT in force"
-            line(
-                f"IPv{one.family}, iptables-{chosen.mode}: {word}; {one.chains} chains, {one.rules} rules, "
-                f"{one.sets} sets, {one.elements} entries; isolated: {one.isolated['ingress']} for ingress, "
-                f"{one.isolated['egress']} for egress; dropped: {one.spoofed} spoofed, {one.unknown} unknown, "
-                f"{one.revoked} of ended flows",
-                fg="green" if one.in_force else "red",
-            )
-            for denied in one.denied:
-                line(f"  denied {denied.direction:<7} {denied.packets:>8} packets  {denied.pod} ({denied.address})")
+            line(f"IPv{one.family}, iptables-{chosen.mode}: {_summary(one)}", fg="green" if one.in_force else "red")
+            for what, counts in (("denied", one.denied), ("would be denied", one.audited)):
+                for each in counts:
+                    where = f"{each.pod} ({each.address})"
+                    line(f"  {what} {each.direction:<7} {each.packets:>8} packets  {where}")
     return 0 if all(one.in_force for one in found) else 1
+
+
+def _summary(one: FamilyStatus) -> str:
+    audit = one.mode == "audit"
+    word = "NOT in force" if not one.in_force else "in audit" if audit else "in force"
+    refused = f"{one.revoked} of ended flows"
+    strangers = f"{one.spoofed} spoofed, {one.unknown} unknown"
+    return (
+        f"{word}; {one.chains} chains, {one.rules} rules, {one.sets} sets, {one.elements} entries; "
+        f"isolated: {one.isolated['ingress']} for ingress, {one.isolated['egress']} for egress; "
+        + (f"passed: {strangers}; dropped: {refused}" if audit else f"dropped: {strangers}, {refused}")
+    )
 
 
 @command.command("cleanup")

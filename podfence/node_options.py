@@ -19,8 +19,9 @@ from policy.errors import UsageError
 if TYPE_CHECKING:
     from compiler.compile import Compiled
     from compiler.verdict import NodeEgress
-    from enforcer.backend import Mode
+    from enforcer.backend import Mode as Backends
     from enforcer.layout import NodeView
+    from enforcer.modes import Mode
     from policy.cidr import Prefix
 
 # What the kernel takes for a name, without what iptables would take for more than one.
@@ -31,7 +32,8 @@ class NodeOptions(Struct, frozen=True):
     """What the options of render, plan and apply say about the node."""
 
     node: str
-    backend: Mode | Literal["auto"]
+    backend: Backends | Literal["auto"]
+    mode: Mode
     node_egress: NodeEgress
     deny: Literal["reject", "drop"]
     log_group: int
@@ -51,6 +53,13 @@ backend_option = click.option(
 _NODE_OPTIONS = (
     click.option("--node", default=socket.gethostname, show_default="this host's name", help="The node to act for."),
     backend_option,
+    click.option(
+        "--mode",
+        type=click.Choice(["enforce", "audit", "off"]),
+        default="enforce",
+        show_default=True,
+        help="audit: what would be denied passes, and is counted and logged; off: no rules at all.",
+    ),
     node_egress_option,
     click.option(
         "--deny",
@@ -110,14 +119,18 @@ def compile_files(paths: tuple[str, ...], recursive: bool) -> Compiled:
 
 
 def view_of(compiled: Compiled, options: NodeOptions) -> NodeView:
-    """The node as options, objects and this host show it; says on stderr which pods have no interface, and why."""
+    """The node as options, objects and this host show it; says on stderr which pods have no interface, and why, and
+    which labels say no mode."""
     from enforcer.host import attached
     from enforcer.layout import NodeView
+    from enforcer.modes import mode_problems
 
     known = {node.name for node in compiled.cluster.nodes} | {pod.node for pod in compiled.cluster.pods}
     if options.node not in known:
         names = ", ".join(sorted(known - {""})) or "none"
         raise UsageError(f"no node is called {options.node!r} in the files, which know {names}: use --node")
+    for problem in mode_problems(compiled.namespaces):
+        warn(problem)
     cidrs = _pod_cidrs(compiled, options)
     given = _interfaces(options.interfaces, compiled)
     found = attached(compiled, options.node, given, cidrs, options.host_interfaces)
@@ -134,6 +147,7 @@ def view_of(compiled: Compiled, options: NodeOptions) -> NodeView:
         mark=options.mark,
         bridges=found.bridges,
         strangers=found.strangers,
+        mode=options.mode,
     )
 
 

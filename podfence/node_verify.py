@@ -137,10 +137,14 @@ def _shown(difference: Difference, compiled: Compiled, view: NodeView) -> ShownP
         _end(packet.dst, compiled),
         packet.protocol.upper() if not packet.protocol.isdigit() else f"protocol {packet.protocol}",
         packet.port if packet.protocol in PORT_PROTOCOLS else None,
-        packet.in_interface,
-        packet.out_interface,
+        _interface(packet.in_interface, packet.in_port),
+        _interface(packet.out_interface, packet.out_port),
         _CONNECTION[packet.state] + revoked + coming_back,
     )
+
+
+def _interface(name: str, port: str) -> str:
+    return f"{name}, port {port}" if port else name
 
 
 def _end(address: Address, compiled: Compiled) -> str:

@@ -19,8 +19,11 @@ from tests.oracle import End, Flow, Half
 from tests.oracle.fields import Object
 
 UPLINK = "eth0"
+BRIDGE = "br0"
 Uplinks = tuple[str, ...]
 UPLINKS: tuple[Uplinks, Uplinks] = ((UPLINK,), ())
+# Every how many ports a flow is also sent between pods on bridges.
+BRIDGED = 3
 
 
 class Engine:
@@ -54,7 +57,7 @@ class Engine:
 
     def simulated(self, flow: Flow) -> bool:
         """Whether the rules of every node on the path let the flow's first packet pass: with nodes that know their
-        uplink and with nodes that do not, which must make no difference."""
+        uplink and with nodes that do not, which must make no difference; and, for some flows, with pods on a bridge."""
         asked = self.flow(flow)
         src, dst = _policed(asked.src), _policed(asked.dst)
         walks: list[tuple[str, HookName, str, str]] = []
@@ -65,20 +68,32 @@ class Engine:
             walks.append((src.node, "INPUT", _veth(src), "") if to_own_node else (src.node, "FORWARD", _veth(src), out))
         if dst and not (src and src.node == dst.node) and asked.src.node != dst.node:
             walks.append((dst.node, "FORWARD", UPLINK, _veth(dst)))
-        knowing, unknowing = (all(self._passes(flow, uplinks, *walk) for walk in walks) for uplinks in UPLINKS)
+        knowing, unknowing = (all(self._passes(flow, uplinks, False, *walk) for walk in walks) for uplinks in UPLINKS)
         assert knowing == unknowing, f"{flow}: {'passes' if knowing else 'is denied'} if the uplink is known, only"
+        if flow.port % BRIDGED == 0:
+            bridged = all(self._passes(flow, (UPLINK, BRIDGE), True, *walk) for walk in walks)
+            assert knowing == bridged, f"{flow}: {'passes' if bridged else 'is denied'} on bridged nodes only"
         return knowing
 
-    def _passes(self, flow: Flow, uplinks: Uplinks, node: str, hook: HookName, came_by: str, leaves_by: str) -> bool:
+    def _passes(
+        self, flow: Flow, uplinks: Uplinks, bridged: bool, node: str, hook: HookName, came_by: str, leaves_by: str
+    ) -> bool:
         src, dst = parse_address(flow.src.address), parse_address(flow.dst.address)
         protocol = _ip_protocol(flow.protocol, src.family)
         packet = Packet(src, dst, protocol, flow.port, came_by, leaves_by)
-        return self._simulator(node, src.family, uplinks).walk(hook, packet).outcome == "accept"
+        if bridged:
+            in_port, out_port = (name if name.startswith("veth:") else "" for name in (came_by, leaves_by))
+            came_by, leaves_by = BRIDGE if in_port else came_by, BRIDGE if out_port else leaves_by
+            # What comes from elsewhere is routed to the bridge: by which port it leaves is not known yet.
+            out_port = out_port if in_port else ""
+            packet = Packet(src, dst, protocol, flow.port, came_by, leaves_by, in_port=in_port, out_port=out_port)
+        return self._simulator(node, src.family, uplinks, bridged).walk(hook, packet).outcome == "accept"
 
-    def _lay_out(self, node: str, family: Family, uplinks: Uplinks) -> Simulator:
+    def _lay_out(self, node: str, family: Family, uplinks: Uplinks, bridged: bool) -> Simulator:
         veths = {pod.key: _veth(pod) for pod in local_pods(self.compiled, node)}
         blocks = next((each.pod_cidrs for each in self.decoded.cluster.nodes if each.name == node), ())
-        view = NodeView(node, veths, blocks, uplinks, self._node_egress)
+        bridges = dict.fromkeys(veths.values(), BRIDGE) if bridged else {}
+        view = NodeView(node, veths, blocks, uplinks, self._node_egress, bridges=bridges)
         return Simulator(layout(self.compiled, view, family))
 
     def _end(self, end: End) -> EngineEnd:

@@ -8,10 +8,25 @@ from itertools import product
 from random import Random
 from typing import Any
 
+from msgspec.structs import replace
+
 from compiler.compile import Compiled, compile_cluster
 from enforcer.layout import NodeView, layout
+from enforcer.modes import MODE_LABEL
 from enforcer.plan import plan
-from enforcer.ruleset import Dst, DstPorts, HookName, IpSet, Rule, RuleSet, Src
+from enforcer.ruleset import (
+    Dst,
+    DstPorts,
+    HookName,
+    InInterface,
+    IpSet,
+    OutInterface,
+    PortIn,
+    PortOut,
+    Rule,
+    RuleSet,
+    Src,
+)
 from enforcer.simulate import Packet, Simulator
 from policy.cidr import Address, parse_cidr
 from policy.decode import decode_objects
@@ -33,6 +48,7 @@ def small_cluster(rng: Random) -> Compiled:
     """Three pods of the node and one elsewhere; one of the three may be on no interface."""
     pods = [_pod(f"p{number}", app, f"10.1.0.{number}", NODE) for number, app in enumerate(APPS, 1)]
     pods.append(_pod("far", rng.choice(APPS), "10.2.0.1", "n2"))
+    pods.append(_namespace(rng))
     policies = [_policy(rng, number) for number in range(rng.choice((1, 2, 3)))]
     return compile_cluster(decode_objects([*pods, *policies]).cluster)
 
@@ -46,6 +62,12 @@ def _pod(name: str, app: str, address: str, node: str) -> dict[str, Any]:
         "spec": {"nodeName": node, "containers": [container]},
         "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]},
     }
+
+
+def _namespace(rng: Random) -> dict[str, Any]:
+    mode = rng.choice(("enforce", "audit", "off", "audited", None, None, None, None))
+    labels = {} if mode is None else {MODE_LABEL: mode}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": labels}}
 
 
 def _policy(rng: Random, number: int) -> dict[str, Any]:
@@ -71,7 +93,28 @@ def _policy(rng: Random, number: int) -> dict[str, Any]:
 
 def view(rng: Random) -> NodeView:
     veths = {f"shop/p{number}": f"veth{number}" for number in (1, 2, 3) if number < 3 or rng.random() < 0.8}
-    return NodeView(NODE, veths, (BLOCK,) * rng.choice((0, 1)), node_egress=rng.choice(("enforce", "allow")))
+    node = NodeView(NODE, veths, (BLOCK,) * rng.choice((0, 1)), node_egress=rng.choice(("enforce", "allow")))
+    return somehow(rng, node)
+
+
+def somehow(rng: Random, node: NodeView) -> NodeView:
+    """The same node, and perhaps some or all pods on a bridge, which may have an uplink; perhaps an interface of which
+    nobody knows whose it is; in any mode."""
+    some = rng.choice((0.0, 0.6, 1.0))
+    bridges = {interface: "br0" for interface in node.veths.values() if rng.random() < some}
+    uplinks, strangers = node.uplinks, tuple(rng.sample(("new", "newer"), rng.choice((0, 0, 0, 1))))
+    if bridges:
+        # An uplink of podfence's making is where routes lead: to the bridge itself.
+        uplinks = (*uplinks, *rng.choice(((), ("br0",), ("wire",), ("br0", "wire"))))
+        bridges |= {name: "br0" for name in (*strangers, "wire") if name in (*uplinks, "new")}
+    return replace(
+        node,
+        uplinks=uplinks,
+        bridges=bridges,
+        strangers=strangers,
+        mode=rng.choice(("enforce", "enforce", "enforce", "audit", "off")),
+        unknown=rng.choice(("closed", "closed", "open")),
+    )
 
 
 def installed(compiled: Compiled, node: NodeView) -> FakeDataplane:
@@ -86,9 +129,10 @@ def every_packet(rulesets: Iterable[RuleSet]) -> Iterator[tuple[HookName, Packet
     sets = [ipset for ruleset in rulesets for ipset in ruleset.sets.values()]
     addresses, ports = _addresses(rules, sets), _ports(rules, sets)
     services = [*product(("tcp", "udp"), ports), ("sctp", 0), ("icmp", 0), ("47", 0)]
-    veths = sorted({e.interface for ipset in sets for e in ipset.elements if e.interface})
-    places = [("FORWARD", a, b) for a in (*veths, "eth0") for b in (*veths, "eth0")]
-    places += [("INPUT", a, "") for a in (*veths, "eth0", "lo")]
+    ways = _ways(rules, sets)
+    places: list[tuple[HookName, tuple[str, str], tuple[str, str]]]
+    places = [("FORWARD", a, b) for a in ways for b in ways if not b[1] or (a[1] and a[0] == b[0])]
+    places += [("INPUT", a, ("", "")) for a in (*ways, ("lo", ""))]
     connections = [
         {"state": "NEW"},
         {"state": "ESTABLISHED"},
@@ -97,12 +141,24 @@ def every_packet(rulesets: Iterable[RuleSet]) -> Iterator[tuple[HookName, Packet
         {"state": "INVALID"},
     ]
     # What is not new is told apart by little else, and is tried with one service only.
-    for (hook, came, goes), src, dst in product(places, addresses, addresses):
+    for (hook, (came, port_in), (goes, port_out)), src, dst in product(places, addresses, addresses):
         for (protocol, port), connection in [
             *((service, connections[0]) for service in services),
             *((service, connection) for service in (("tcp", 80), ("icmp", 0)) for connection in connections[1:]),
         ]:
-            yield hook, Packet(src, dst, protocol, port, came, goes, **connection)  # type: ignore[arg-type]
+            at = {"in_port": port_in, "out_port": port_out}
+            yield hook, Packet(src, dst, protocol, port, came, goes, **connection, **at)  # type: ignore[arg-type]
+
+
+def _ways(rules: Iterable[Rule], sets: Iterable[IpSet]) -> list[tuple[str, str]]:
+    """Interfaces and ports, in and out: that rules speak of, and another. Bridges have names that begin so."""
+    named = {e.interface for ipset in sets for e in ipset.elements if e.interface}
+    matches = [match for rule in rules for match in rule.matches]
+    named |= {match.name for match in matches if isinstance(match, InInterface | OutInterface)} - {"lo"}
+    ports = sorted({match.name for match in matches if isinstance(match, PortIn | PortOut)})
+    found = [(name, "") for name in sorted(named | {"eth0"})]
+    found += [(name, port) for name in sorted(named) if name.startswith("br") for port in ports]
+    return found
 
 
 def _addresses(rules: Iterable[Rule], sets: Iterable[IpSet]) -> list[Address]:

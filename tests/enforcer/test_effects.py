@@ -1,7 +1,7 @@
 """Which changes of elements are safe one by one, and in which order."""
 
-from enforcer.effects import Role, effect, in_place
-from enforcer.ruleset import Element
+from enforcer.effects import Role, effect, in_place, roles
+from enforcer.ruleset import Count, Element, InSet, Nflog, Return, Rule
 from enforcer.steps import ChangeSet
 from policy.cidr import parse_cidr
 
@@ -47,3 +47,10 @@ def test_one_address_is_not_safe_where_a_set_is_about_the_near_end() -> None:
 
 def test_a_nomatch_is_not_an_address_that_moves() -> None:
     assert in_place([ChangeSet("s", (A, Element(A.prefix, nomatch=True)), ())], FAR) is None
+
+
+def test_a_rule_that_counts_or_tells_says_nothing_of_what_another_decides() -> None:
+    asked = InSet("audited", ("dst",))
+    rules = [Rule((asked,), Return()), Rule((asked,), Nflog(1, "x")), Rule((asked,), Count())]
+    for order in (rules, rules[::-1]):
+        assert roles({"PODFENCE-DENY-IN": order}) == {"audited": "allows"}
