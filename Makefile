@@ -3,16 +3,28 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 FLOWS ?= 1000000
 
-.PHONY: help demo test check bench fuzz conformance mutants clean setup
+.PHONY: help demo test check bench fuzz conformance mutants clean setup test-cluster cluster cluster-down image
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup ## enforce an example cluster and prove it with real packets
 	@tools/packets $(PYTHON) -m podfence demo
 
 test: setup ## the tests: pure ones first, then those with real packets
 	@tools/test
+
+test-cluster: setup ## tests on a real Kubernetes cluster, made for them (builds it once)
+	@tools/setup-cluster && $(PYTHON) -m pytest -q -m cluster tests
+
+cluster: setup ## a real Kubernetes cluster of two nodes, until `make cluster-down`
+	@tools/setup-cluster && $(PYTHON) -m tests.cluster up
+
+cluster-down: ## end the cluster that `make cluster` made
+	@$(PYTHON) -m tests.cluster down
+
+image: setup ## the agent's image, as dist/podfence-image.tar
+	@tools/image dist/podfence-image.tar
 
 check: setup ## ruff and its formatter, mypy --strict, import contracts
 	@code=0; for tool in "$(PYTHON) -m ruff check ." "$(PYTHON) -m ruff format --check ." "$(PYTHON) -m mypy" .venv/bin/lint-imports; do \

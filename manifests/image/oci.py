@@ -102,7 +102,7 @@ def _append(tar: tarfile.TarFile, path: Path, name: str, epoch: int) -> None:
     entry.mode, entry.mtime = stat.S_IMODE(status.st_mode), epoch
     data: IO[bytes] | None = None
     if stat.S_ISLNK(status.st_mode):
-        entry.type, entry.linkname = tarfile.SYMTYPE, os.readlink(path)
+        entry.type, entry.linkname = tarfile.SYMTYPE, str(path.readlink())
     elif stat.S_ISDIR(status.st_mode):
         entry.type = tarfile.DIRTYPE
     elif stat.S_ISREG(status.st_mode):

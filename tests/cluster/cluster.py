@@ -73,7 +73,7 @@ class Cluster:
 
     def start(self) -> None:
         """Makes the cluster; returns when all nodes are Ready. Where that fails, nothing is left."""
-        self._kube = build.kube()
+        build.kube()
         began = time.monotonic()
         try:
             self._claim()
@@ -189,6 +189,7 @@ class Cluster:
     def _start_machines(self) -> None:
         """Everything that the API server need not be there for, while it starts."""
         assert self._keeper
+        self._kube = build.kube()
         logs = self.folder / "logs"
         logs.mkdir()
         control = self._control = Control(Place("control", self._keeper.pid, logs), self._kube, self.folder)

@@ -82,10 +82,11 @@ def remove(name: str) -> None:
 
 def _remove_cgroups(top: Path) -> None:
     """From the leaves up. The kernel takes a moment to let go of a cgroup whose last process was killed."""
-    for path, _folders, _files in os.walk(top, topdown=False):
+    for name, _folders, _files in os.walk(top, topdown=False):
+        path = Path(name)
         for _attempt in range(50):
             try:
-                os.rmdir(path)
+                path.rmdir()
             except FileNotFoundError:
                 break
             except OSError:
