@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
@@ -48,11 +49,11 @@ def write(
     blobs: dict[str, bytes] = {}
     manifest = {
         "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "mediaType": _MANIFEST,
         "config": _add(blobs, _json(config), "application/vnd.oci.image.config.v1+json"),
         "layers": [_add(blobs, layer, _LAYER)],
     }
-    described = _add(blobs, _json(manifest), manifest["mediaType"])
+    described = _add(blobs, _json(manifest), _MANIFEST)
     described["annotations"] = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name}
     index = {"schemaVersion": 2, "manifests": [described]}
     with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as tar:

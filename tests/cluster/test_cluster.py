@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def test_a_service_is_reached_by_its_address_and_on_each_node(
     until("endpoints", lambda: addresses["two"][0] in cluster.kubectl("get", "endpointslices", "-o", "yaml"), 20)
     service = json.loads(cluster.kubectl("get", "service", "two", "-o", "json"))
     for address in service["spec"]["clusterIPs"]:
-        until(f"kube-proxy serves {address}", lambda address=address: serves(cluster, address, 80), 20)
+        until(f"kube-proxy serves {address}", partial(serves, cluster, address, 80), 20)
         assert page(cluster, "one", address, 80) == "two"
     for node in cluster.nodes.values():
         fetch = ["timeout", "5", "busybox", "wget", "-q", "-O", "-", f"http://{node.addresses[0]}:30080/"]
