@@ -1,7 +1,8 @@
 """Builds the agent's image without docker: Debian packages unpacked, Python packages beside them, written as OCI tar.
 
-`python -m manifests.image.build OUT [NAME]`. Nothing is run of what is unpacked, so no root is needed for it. The same
-package versions, sources and SOURCE_DATE_EPOCH (by default the last commit's time) give the same image.
+`python -m manifests.image.build OUT [NAME]`. Nothing is run of what is unpacked; ldconfig wants root to look
+into it. The same package versions, sources and SOURCE_DATE_EPOCH (by default the last commit's time) give
+the same image.
 """
 
 from __future__ import annotations
@@ -119,6 +120,8 @@ def complete(root: Path) -> None:
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     for name in ("tmp", "run", "proc", "sys", "dev", "var", "root"):
         (root / name).mkdir(exist_ok=True)
+    # python-iptables finds libxtables, and its version, through this cache.
+    run("/sbin/ldconfig", "-X", "-r", str(root))
 
 
 def epoch() -> int:
