@@ -13,8 +13,8 @@ from msgspec import Raw, Struct
 
 from policy.cidr import Address, parse_address
 from policy.decode_parts import labels_of
-from policy.decode_pod import container_ports, workload_of
-from policy.decode_wire import WireContainer, WireMeta, WireOwner, WirePodSpec, WirePodStatus, WirePort
+from policy.decode_pod import container_ports, is_gated, workload_of
+from policy.decode_wire import WireContainer, WireGate, WireMeta, WireOwner, WirePodSpec, WirePodStatus, WirePort
 from policy.labels import dns_label_problem, dns_subdomain_problem
 from policy.model import ContainerPort, Labels, Pod
 from policy.validate import Report
@@ -43,6 +43,7 @@ class _Spec(Struct, gc=False):
     hostNetwork: bool | None = None
     containers: list[_Container] | None = None
     initContainers: list[_Container] | None = None
+    readinessGates: Raw = _NULL
 
 
 class PlainPod(Struct, gc=False):
@@ -61,6 +62,7 @@ _POD = msgspec.json.Decoder(PlainPod)
 _LABELS = msgspec.json.Decoder(dict[str, str] | None)
 _PORTS = msgspec.json.Decoder(list[WirePort] | None)
 _OWNERS = msgspec.json.Decoder(list[WireOwner] | None)
+_GATES = msgspec.json.Decoder(list[WireGate] | None)
 
 
 def plain_pod(body: Raw) -> Pod | None:
@@ -90,6 +92,7 @@ def pod_of(wire: PlainPod) -> Pod | None:
             phase=_shared(status.phase or ""),
             deleting=bool(meta.deletionTimestamp),
             workload=_workload(bytes(meta.ownerReferences), labels.get("pod-template-hash", "")),
+            gated=_gated(bytes(spec.readinessGates)),
         )
     except (msgspec.DecodeError, ValueError):
         return None
@@ -115,6 +118,11 @@ def _labels(text: bytes) -> Labels:
     if report:
         raise _NotPlain
     return labels
+
+
+@lru_cache(maxsize=1 << 8)
+def _gated(text: bytes) -> bool:
+    return is_gated(_GATES.decode(text))
 
 
 @lru_cache(maxsize=1 << 12)

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from policy.cidr import Address, parse_address
 from policy.decode_parts import labels_of, parsed, port_number, protocol_named
-from policy.decode_wire import WireContainer, WireNamespace, WireOwner, WirePod, WirePodSpec, WirePodStatus
+from policy.decode_wire import WireContainer, WireGate, WireNamespace, WireOwner, WirePod, WirePodSpec, WirePodStatus
 from policy.labels import port_name_problem
-from policy.model import ContainerPort, Labels, Namespace, Pod
+from policy.model import READINESS_GATE, ContainerPort, Labels, Namespace, Pod
 from policy.selector import NAMESPACE_NAME_LABEL
 from policy.source import Path
 from policy.validate import Report
@@ -45,8 +45,13 @@ def pod_model(wire: WirePod, namespace: str, name: str, report: Report) -> Pod:
         phase=(status and status.phase) or "",
         deleting=bool(meta and meta.deletionTimestamp),
         workload=workload_of(meta.ownerReferences, labels) if meta and meta.ownerReferences else "",
+        gated=is_gated(spec.readinessGates) if spec else False,
         source=report.source,
     )
+
+
+def is_gated(gates: Iterable[WireGate] | None) -> bool:
+    return any(gate.conditionType == READINESS_GATE for gate in gates or ())
 
 
 def workload_of(owners: Iterable[WireOwner], labels: Labels) -> str:

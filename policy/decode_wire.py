@@ -63,11 +63,18 @@ class WireContainer(Struct, gc=False):
     restartPolicy: str | None = None
 
 
+class WireGate(Struct, gc=False):
+    """A condition that a pod's readiness waits for."""
+
+    conditionType: str | None = None
+
+
 class WirePodSpec(Struct, gc=False):
     nodeName: str | None = None
     hostNetwork: bool | None = None
     containers: list[WireContainer] | None = None
     initContainers: list[WireContainer] | None = None
+    readinessGates: list[WireGate] | None = None
 
 
 class WireAddress(Struct, gc=False):

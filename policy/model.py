@@ -16,6 +16,8 @@ from policy.source import Source
 Direction = Literal["ingress", "egress"]
 DIRECTIONS: tuple[Direction, Direction] = ("ingress", "egress")
 Protocol = Literal["TCP", "UDP", "SCTP"]
+# The condition that a pod can have its readiness wait for.
+READINESS_GATE = "podfence.io/policy-ready"
 PROTOCOLS: tuple[Protocol, Protocol, Protocol] = ("TCP", "UDP", "SCTP")
 Labels = dict[str, str]
 
@@ -40,6 +42,7 @@ class ContainerPort(Struct, frozen=True, gc=False):
 class Pod(Struct, frozen=True, gc=False):
     """`node` is "" where the pod is not scheduled. `ports` are those of its containers and restartable init
     containers, in order. `workload` is `deploy/web` for a pod of that workload, as far as its owners tell, else "".
+    `gated`: its readiness waits for podfence to say that its policies hold (READINESS_GATE).
     A pod that stands for a template in a file is called by its workload: no real pod's name holds a slash."""
 
     namespace: str
@@ -53,6 +56,7 @@ class Pod(Struct, frozen=True, gc=False):
     phase: str = ""
     deleting: bool = False
     workload: str = ""
+    gated: bool = False
     source: Source | None = None
 
     @property
