@@ -54,6 +54,15 @@ class Delta(Struct):
     remove: set[Element]
 
 
+class FamilyCounts(Struct, frozen=True):
+    """What the kernel holds of one family of ours, in numbers."""
+
+    chains: int
+    rules: int
+    sets: int
+    entries: int
+
+
 class FamilyKeeper:
     """One family. `_live` holds the wanted members of every specified set; the installed ones differ from them by
     `_pending`, by identity. `_renamed` has the names of sets by identity. Where `_actual` is None nothing is known, and
@@ -108,6 +117,15 @@ class FamilyKeeper:
             self._roles = roles({name: [counted.rule for counted in rules] for name, rules in chains.items()})
         steps = in_place(changes, self._roles)
         return None if steps is None else self._begin(steps)
+
+    def counts(self) -> FamilyCounts | None:
+        """None while it is not known."""
+        if self._actual is None:
+            return None
+        chains, sets = self._actual.tables.chains, self._actual.sets
+        specified = {self._renamed.names[name]: live for name, live in self._live.items()}
+        entries = sum(len(specified[name]) if name in specified else len(s.ipset.elements) for name, s in sets.items())
+        return FamilyCounts(len(chains), sum(map(len, chains.values())), len(sets), entries)
 
     def _has_room(self, name: str, delta: Delta) -> bool:
         """Elements come before others go, so for a while both are there."""

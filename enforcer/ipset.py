@@ -39,6 +39,7 @@ from enforcer.ipset_wire import (
     name_attribute,
     request,
 )
+from enforcer.names import generation_name
 from enforcer.parse import InstalledSet
 from enforcer.render import create_text, element_text
 from enforcer.ruleset import Element, IpSet
@@ -107,6 +108,17 @@ class Sets:
             if listing.whole and not interrupted:
                 return listing.sets
         raise HostRefused(f"sets can't be read: something changed them during each of {_READS} readings")
+
+    def read_one(self, identity: str, family: Family) -> InstalledSet | None:
+        """One of our sets, in its only generation; None where it is not there, or is being changed just now."""
+        name = generation_name(identity, 0)
+        listing = Listing(family)
+        for answer in self._ask(Command.LIST, NLM_DUMP, name_attribute(name)):
+            if answer.kind == SUBSYSTEM | Command.LIST:
+                listing.take(answer)
+            elif answer.error not in (0, errno.ENOENT):
+                raise HostRefused(f"sets can't be read: {words(answer.error, Command.LIST)}")
+        return listing.sets.get(name) if listing.whole else None
 
     def make(self, ipset: IpSet, family: Family) -> None:
         """A new set with its elements. One that can't be filled stays, as far as it came."""

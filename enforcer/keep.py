@@ -21,7 +21,7 @@ from compiler.changes import Changes, Deleted, Event, Subject, SubjectChange
 from compiler.index import Index
 from compiler.peers import Source
 from enforcer.allow import sources
-from enforcer.family import Begun, FamilyKeeper, Kernel
+from enforcer.family import Begun, FamilyCounts, FamilyKeeper, Kernel
 from enforcer.layout import NodeView, is_local
 from enforcer.modes import Mode, mode_of
 from enforcer.steps import Plan
@@ -80,6 +80,10 @@ class Keeper:
         """Nothing is left to bring."""
         self._subjects, self._moved = {}, False
         return plans
+
+    def counts(self) -> dict[Family, FamilyCounts]:
+        """What the kernel holds of ours, as far as is known without reading it."""
+        return {each.family: found for each in self._families if (found := each.counts())}
 
     def repair(self) -> tuple[Plan, ...]:
         """Reads the kernel back, since somebody else may have changed it, and brings it to what is wanted. See

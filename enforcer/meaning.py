@@ -220,13 +220,15 @@ class Meaning:
         yield {PORT_OUT: interfaces.named(self.open_ports)}
 
     def _subjects(self, direction: Direction) -> list[Subject]:
-        """Each address once. One that several pods claim, of whom it can't be told whose it is, is closed for all."""
+        """Each address once. One that several pods claim, of whom it can't be told whose it is, is closed for all; so
+        are those that the node keeps closed."""
         owned: dict[str, list[int]] = {pod.key: [] for pod in self._pods}
         closed: dict[int, Pod] = {}
         for pod in self._pods:
             for value in self._addresses(pod):
-                holder = self._compiled.pod_at(Address(self._family, value))
-                if holder is None:
+                address = Address(self._family, value)
+                holder = self._compiled.pod_at(address)
+                if holder is None or address in self._node.closed:
                     closed.setdefault(value, pod)
                 elif holder.key == pod.key:
                     owned[pod.key].append(value)

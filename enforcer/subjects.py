@@ -17,8 +17,8 @@ from policy.model import Pod
 
 
 class Subject(Struct, frozen=True):
-    """`own` are the pod's addresses of one family that are not another pod's by now; `attachment` is None where no
-    interface is known to lead to it: then nothing passes."""
+    """`own` are the pod's addresses of one family, neither another pod's by now nor closed; `attachment` is None where
+    no interface is known to lead to it: then nothing passes."""
 
     pod: Pod
     own: list[Address]
@@ -27,7 +27,7 @@ class Subject(Struct, frozen=True):
 
 
 def subject_of(pod: Pod, state: State, node: NodeView, family: Family) -> Subject:
-    known = (address for address in pod.addresses if address.family == family)
+    known = (address for address in pod.addresses if address.family == family and address not in node.closed)
     own = [address for address in known if (holder := state.pod_at(address)) and holder.key == pod.key]
     mode = mode_of(state.namespaces.get(pod.namespace, {}), node.mode)
     return Subject(pod, own, node.attachment(pod.key), mode)

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from compiler.verdict import NodeEgress
 from enforcer.modes import Mode
-from policy.cidr import Prefix
+from policy.cidr import Address, Prefix
 
 # The bit of a connection's mark that says it is revoked; docs/adr says whose bits the others are.
 DEFAULT_MARK = 0x1000
@@ -33,7 +33,8 @@ class NodeView(Struct, frozen=True):
     `bridges`: which of those interfaces, uplinks too, are ports of a bridge, and of which; an interface that is not
     there is routed. `strangers`: interfaces that are surely a pod's, though nobody knows yet whose: closed until known.
     `mode`: the node's, which a namespace's label overrides. `unknown`: "open" lets what is not known yet pass, which is
-    unsafe: a new pod is not isolated until the agent has seen it."""
+    unsafe: a new pod is not isolated until the agent has seen it. `closed`: addresses that let nothing pass for the
+    moment."""
 
     name: str
     veths: Mapping[str, str]
@@ -47,6 +48,7 @@ class NodeView(Struct, frozen=True):
     strangers: tuple[str, ...] = ()
     mode: Mode = "enforce"
     unknown: Literal["closed", "open"] = "closed"
+    closed: frozenset[Address] = frozenset()
 
     def attachment(self, pod: str) -> Attachment | None:
         interface = self.veths.get(pod)
