@@ -34,6 +34,7 @@ COMMANDS = {
     "test": "Hold expectations about flows to manifests or packets.",
     "node": "Render, plan, apply, read back or remove a node's rules.",
     "rehearse": "Show which connections proposed policies would cut.",
+    "status": "Show every node's agent of a cluster, a line each.",
     "lab": "Build a cluster of network namespaces and probe it.",
     "demo": "Enforce an example on a lab and prove it with packets.",
     "completion": "Print a script that completes commands and names.",

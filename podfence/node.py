@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from podfence.node_agent import agent
 from podfence.node_denials import denials_command
 from podfence.node_flows import ExistingFlows, existing_flows_option, flow_counts, mark_warnings
+from podfence.node_glass import close_command, open_command, state_dir_option, wait_command
 from podfence.node_options import NodeOptions, backend_option, compile_files, node_options, view_of, warn
 from podfence.options import files_option, format_option, recursive_option
 from podfence.output import Form, line, printable, show
@@ -24,7 +26,8 @@ def command() -> None:
     """Render, plan, apply, read back or remove a node's rules."""
 
 
-command.add_command(denials_command)
+for _each in (agent, denials_command, open_command, close_command, wait_command):
+    command.add_command(_each)
 
 
 @command.command("render")
@@ -145,17 +148,25 @@ def verify_command(paths: tuple[str, ...], recursive: bool, options: NodeOptions
 
 @command.command("status")
 @backend_option
+@state_dir_option
 @format_option
-def status_command(backend: Mode | Literal["auto"], form: Form) -> int:
-    """Say what of podfence's is installed on this host, and who was denied how often. Ends with 1 if not in force."""
+def status_command(backend: Mode | Literal["auto"], state_dir: str, form: Form) -> int:
+    """Say what of podfence's is installed on this host, who was denied how often, and how the agent is if one lives.
+
+    Ends with 1 if the rules are not in force.
+    """
     from enforcer.backend import detect
     from enforcer.host import read
     from enforcer.status import status
+    from podfence.node_glass import agent_status
+    from podfence.status import agent_text
 
     chosen = detect(backend)
     found = [status(read(chosen, family)) for family in chosen.families]
-    show(form, {"backend": chosen.mode, "families": found}, lambda: ())
+    said = agent_status(state_dir)
+    show(form, {"backend": chosen.mode, "families": found, "agent": said}, lambda: ())
     if form == "text":
+        line(f"agent: {agent_text(said)}" if said else "agent: none answers on this node")
         for one in found:
             line(f"IPv{one.family}, iptables-{chosen.mode}: {_summary(one)}", fg="green" if one.in_force else "red")
             for what, counts in (("denied", one.denied), ("would be denied", one.audited)):

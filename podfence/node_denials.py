@@ -8,20 +8,17 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from podfence.node_glass import state_dir_option
 from podfence.options import format_option
 from podfence.output import Form, line
-from policy.errors import HostRefused, UsageError
+from policy.errors import UsageError
 
 if TYPE_CHECKING:
     from enforcer.denials import Denial
-
-AGENT_SOCKET = Path("/run/podfence/agent.sock")
-_REQUEST = {False: b"denials\n", True: b"denials follow\n"}
 
 
 @click.command("denials")
@@ -37,13 +34,16 @@ _REQUEST = {False: b"denials\n", True: b"denials follow\n"}
 @click.option(
     "--log-group", type=click.IntRange(1, 65535), default=100, show_default=True, help="Read where no agent runs here."
 )
+@state_dir_option
 @format_option
-def denials_command(follow: bool, count: int | None, paths: tuple[str, ...], log_group: int, form: Form) -> int:
+def denials_command(
+    follow: bool, count: int | None, paths: tuple[str, ...], log_group: int, state_dir: str, form: Form
+) -> int:
     """Say which packets are denied on this host: between whom, in which direction, and which policies isolate.
 
     Repeats are counted and told every 5 seconds, and a pod has 2 lines a second at most.
     """
-    found = from_agent(AGENT_SOCKET, follow) or from_kernel(log_group, paths, follow)
+    found = from_agent(state_dir, follow) or from_kernel(log_group, paths, follow)
     try:
         show(islice(found, count), form)
     finally:
@@ -72,27 +72,17 @@ def show(found: Iterator[Denial], form: Form) -> None:
 Found = Any
 
 
-def from_agent(path: Path, follow: bool) -> Found:
-    """Asks the agent at a socket in one line; it answers with a line of JSON for each denial, those of late first, and
-    ends where it was not to follow. None where no agent listens. HostRefused where one may not be asked."""
-    from enforcer.denials import decoded
+def from_agent(state_dir: str, follow: bool) -> Found:
+    """Denials of late and, with `follow`, new ones until interrupted; None where no agent answers."""
+    import msgspec
 
-    asked = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        asked.connect(str(path))
-        asked.sendall(_REQUEST[follow])
-    except (FileNotFoundError, ConnectionRefusedError):
-        asked.close()
+    from enforcer.agent.serve_local import alive, ask
+    from enforcer.denials import Denial
+
+    if not alive(state_dir):
         return None
-    except OSError as error:
-        asked.close()
-        raise HostRefused(f"{path}: {error.strerror} (run it as root)") from None
-
-    def found() -> Iterator[Denial]:
-        with asked, asked.makefile("rb") as lines:
-            yield from decoded(lines)
-
-    return found()
+    answers = ask(state_dir, {"ask": "denials", "follow": follow}, timeout=None)
+    return (msgspec.convert(answer, Denial) for answer in answers if answer)
 
 
 def from_kernel(log_group: int, paths: tuple[str, ...], follow: bool) -> Found:

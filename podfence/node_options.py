@@ -159,17 +159,26 @@ def _interfaces(given: tuple[str, ...], compiled: Compiled) -> dict[str, str]:
     found = {}
     for each in given:
         pod, equals, interface = each.partition("=")
-        if not equals or pod not in compiled.pods or not _INTERFACE.fullmatch(interface):
+        if not equals or pod not in compiled.pods or not is_interface(interface):
             raise UsageError(f"--interface {each}: expected NAMESPACE/POD=NAME with a pod of the files")
         found[pod] = interface
     return found
 
 
-def _pod_cidrs(compiled: Compiled, options: NodeOptions) -> tuple[Prefix, ...]:
+def is_interface(text: str) -> bool:
+    return _INTERFACE.fullmatch(text) is not None
+
+
+def pod_cidrs_of(texts: tuple[str, ...]) -> tuple[Prefix, ...]:
+    """The values of --pod-cidr; UsageError for one that is none."""
     from policy.cidr import parse_cidr
 
     try:
-        given = tuple(parse_cidr(text) for text in options.pod_cidrs)
+        return tuple(parse_cidr(text) for text in texts)
     except ValueError as error:
         raise UsageError(f"--pod-cidr: {error}") from None
+
+
+def _pod_cidrs(compiled: Compiled, options: NodeOptions) -> tuple[Prefix, ...]:
+    given = pod_cidrs_of(options.pod_cidrs)
     return given or next((node.pod_cidrs for node in compiled.cluster.nodes if node.name == options.node), ())

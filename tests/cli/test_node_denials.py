@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import socket
-import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner
 
+from enforcer.agent.serve_local import LocalServer
 from enforcer.denials import Denial, encoded
-from podfence import node_denials
 from podfence.main import main
 from podfence.node import command
 
@@ -19,21 +19,17 @@ DENIALS = [Denial(float(n), "denied", "10.0.0.1", "10.0.0.2", "TCP", "ingress", 
 
 
 @pytest.fixture
-def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     """One that tells of three denials, and what it was asked."""
-    asked: list[bytes] = []
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listening.bind(str(tmp_path / "agent.sock"))
-    listening.listen()
-    monkeypatch.setattr(node_denials, "AGENT_SOCKET", tmp_path / "agent.sock")
+    asked: list[dict[str, Any]] = []
 
-    def answer() -> None:
-        with listening, listening.accept()[0] as client:
-            asked.append(client.recv(99))
-            client.sendall(b"".join(map(encoded, DENIALS)))
+    def answers(question: dict[str, Any]) -> Iterable[Denial]:
+        asked.append(question)
+        return DENIALS
 
-    threading.Thread(target=answer, daemon=True).start()
-    return asked
+    monkeypatch.setenv("PODFENCE_STATE_DIR", str(tmp_path))
+    with LocalServer(str(tmp_path), answers):
+        yield asked
 
 
 def run(*arguments: str) -> list[str]:
@@ -42,20 +38,20 @@ def run(*arguments: str) -> list[str]:
     return done.output.splitlines()
 
 
-def test_an_agent_is_asked_and_what_it_tells_is_shown(agent: list[bytes]) -> None:
+def test_an_agent_is_asked_and_what_it_tells_is_shown(agent: list[dict[str, Any]]) -> None:
     lines = run()
-    assert agent == [b"denials\n"]
+    assert agent == [{"ask": "denials", "follow": False}]
     assert [line.partition(" ")[2] for line in lines] == [
         f"denied ingress: 10.0.0.1 -> 10.0.0.2 TCP {port}" for port in (1, 2, 3)
     ]
 
 
-def test_json_is_one_line_a_denial_and_count_ends_it(agent: list[bytes]) -> None:
+def test_json_is_one_line_a_denial_and_count_ends_it(agent: list[dict[str, Any]]) -> None:
     assert run("-f", "--count", "2", "-o", "json") == [encoded(each).decode().strip() for each in DENIALS[:2]]
-    assert agent == [b"denials follow\n"]
+    assert agent == [{"ask": "denials", "follow": True}]
 
 
-def test_yaml_is_a_document_a_denial(agent: list[bytes]) -> None:
+def test_yaml_is_a_document_a_denial(agent: list[dict[str, Any]]) -> None:
     documents = list(yaml.safe_load_all("\n".join(run("-o", "yaml"))))
     assert [each["port"] for each in documents] == [1, 2, 3]
 
@@ -63,6 +59,6 @@ def test_yaml_is_a_document_a_denial(agent: list[bytes]) -> None:
 def test_without_an_agent_there_is_only_following(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(node_denials, "AGENT_SOCKET", tmp_path / "none.sock")
+    monkeypatch.setenv("PODFENCE_STATE_DIR", str(tmp_path))
     assert main(["node", "denials"]) == 2
     assert "follow them with -f" in capsys.readouterr().err

@@ -46,6 +46,7 @@ def test_contracts_hold(copy: Path) -> None:
         ("enforcer/__init__.py", "import podfence.output", "Data flows one way"),
         ("lab/__init__.py", "import compiler", "The lab knows objects only"),
         ("enforcer/__init__.py", "import lab", "No layer reaches into the lab"),
+        ("enforcer/keep.py", "import enforcer.agent.loop", "Only the command line starts an agent"),
         ("policy/cidr.py", "import socket", "policy and compiler are pure"),
         ("compiler/__init__.py", "import threading", "policy and compiler are pure"),
         ("compiler/__init__.py", "import time", "policy and compiler are pure"),

@@ -1,0 +1,171 @@
+"""What the agent knows of cluster and node, and what of it the rules have not followed yet. Pure.
+
+Three sources meet here: the cluster as it is heard of, the node's links as they are seen, and addresses that the
+container runtime wrote down before the API server could say them.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from compiler.changes import Deleted, Event
+from enforcer.agent.opening import opened_by
+from enforcer.agent.settings import Settings
+from enforcer.attach import Attached, attach
+from enforcer.cni_cache import AddressGone, AddressKnown, CacheEvent, Hints, Unreadable, with_hints
+from enforcer.heard import Heard
+from enforcer.hostview import HostView
+from enforcer.layout import NodeView, is_local
+from enforcer.news import News
+from policy.cidr import Address, Prefix
+from policy.model import Pod
+
+_NAMED = 5
+
+
+class Again(Struct, frozen=True):
+    """Nothing new was heard, but something that the rules follow may have changed; `why` is for the log."""
+
+    why: str
+
+
+Message = News | HostView | CacheEvent | Again
+
+
+class Knowledge:
+    """`events` and `view` are what a keeper has to be given; after `followed` there is nothing that it lacks.
+
+    `local` are the node's pods that policies may select and that have an address, as `layout.is_local` has it."""
+
+    def __init__(self, settings: Settings, host: HostView, heard: Heard) -> None:
+        self.heard = heard
+        self.host = host
+        self.local: dict[str, Pod] = {}
+        self.opened = ""
+        self.events: list[Event] = []
+        self.unreadable: dict[str, str] = {}  # CNI results by file, with the reason
+        self._settings = settings
+        self._hints = Hints()
+        self._here: dict[str, Pod] = {}  # the node's pods by key, as the API server says them
+        self._attached: Attached | None = None
+        self._again: list[str] = []
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.events or self._again)
+
+    def followed(self) -> None:
+        self.events, self._again = [], []
+
+    @property
+    def why(self) -> str:
+        """What the rules have not followed yet, in one line."""
+        said = (self._again + [_what(event) for event in self.events[:_NAMED]])[:_NAMED]
+        more = len(self._again) + len(self.events) - len(said)
+        return ", ".join(said) + (f", and {more} more" if more else "")
+
+    def take(self, message: Message) -> None:
+        match message:
+            case Again():
+                self._again.append(message.why)
+            case HostView():
+                if message != self.host:
+                    self.host, self._attached = message, None
+                    self._again.append("links or addresses of the node")
+            case AddressKnown() | AddressGone() | Unreadable():
+                self._hint(message)
+            case _:
+                before = self.heard.node
+                for event in self.heard.take(message):
+                    self._hear(event)
+                if self.heard.node != before:
+                    self._again.append("the Node object")
+                    self._attached = None
+
+    def _hint(self, message: CacheEvent) -> None:
+        self.unreadable.pop(message.file, None)
+        if isinstance(message, Unreadable):
+            self.unreadable[message.file] = message.reason
+        concerned = self._hints.apply(message)
+        for pod in [pod for pod in self._here.values() if pod.uid in concerned]:
+            self._hear(pod)
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, Pod):
+            here = event.node == self._settings.node
+            if here:
+                self._here[event.key] = event
+                event = with_hints(event, self._hints, self._settings.node)
+            else:
+                self._here.pop(event.key, None)
+            self._place(event.key, event if is_local(event, self._settings.node) else None)
+        elif isinstance(event, Deleted) and event.kind == "Pod":
+            key = f"{event.namespace}/{event.name}"
+            self._here.pop(key, None)
+            self._place(key, None)
+        self.events.append(event)
+
+    def _place(self, key: str, pod: Pod | None) -> None:
+        """Another pod of the node, or another interface to look for; `attach` asks for no more of a pod."""
+        before = self.local.pop(key, None)
+        if pod:
+            self.local[key] = pod
+        if before != pod:
+            self._attached = None
+
+    @property
+    def attached(self) -> Attached:
+        if self._attached is None:
+            settings = self._settings
+            self._attached = attach(
+                self.host,
+                self.local.values(),
+                settings.interfaces,
+                self._hints,
+                self.pod_cidrs,
+                settings.host_interfaces,
+            )
+        return self._attached
+
+    @property
+    def pod_cidrs(self) -> tuple[Prefix, ...]:
+        """As the options say, else the Node object."""
+        node = self.heard.node
+        return self._settings.pod_cidrs or (node.node.pod_cidrs if node else ())
+
+    def look_for_opening(self) -> None:
+        """Whether somebody opens or closes the node by file or annotation."""
+        node = self.heard.node
+        opened = opened_by(self._settings.state_dir, node.annotations if node else {})
+        if opened != self.opened:
+            self.opened = opened
+            self._again.append(f"the node is opened by {opened}" if opened else "the node is closed again")
+
+    def view(self, closed: frozenset[Address]) -> NodeView:
+        """The node as its rules are to be laid out for; `closed` addresses let nothing pass for the moment."""
+        settings, attached = self._settings, self.attached
+        return NodeView(
+            settings.node,
+            attached.veths,
+            self.pod_cidrs,
+            attached.uplinks,
+            settings.node_egress,
+            settings.deny,
+            settings.log_group,
+            settings.mark,
+            bridges=attached.bridges,
+            strangers=attached.strangers,
+            mode="off" if self.opened else settings.mode,
+            unknown=settings.unknown,
+            closed=closed,
+        )
+
+
+def _what(event: Event) -> str:
+    if isinstance(event, Deleted):
+        return f"{event.kind} {_name(event.namespace, event.name)} is gone"
+    return f"{type(event).__name__} {_name(getattr(event, 'namespace', ''), event.name)}"
+
+
+def _name(namespace: str, name: str) -> str:
+    return f"{namespace}/{name}" if namespace else name

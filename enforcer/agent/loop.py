@@ -1,0 +1,199 @@
+"""The one thread that owns index and dataplane: it drains the inbox, compiles once, plans, applies, and tells others.
+
+before the first sync    nothing is taken away: a node that was enforced stays as it is, another gets the baseline,
+                         which closes what is not known yet
+then, for each batch     what was heard ─► index ─► owners of addresses ─► rules in force ─► flows, gates, board
+where the kernel refuses what was in force stays; it is read back, and tried again
+in between               others' changes are looked for, what is left over is tidied, and after `resync` seconds
+                         everything is read back whether anything was noticed or not
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from enforcer.agent.backoff import Backoff
+from enforcer.agent.inbox import Inbox
+from enforcer.agent.knowledge import Knowledge, Message
+from enforcer.concern import NOTHING, Concern, Owners, concern, owners_of, touched
+from enforcer.ender import Moment
+from enforcer.gate import Gate
+from enforcer.hostview import own_addresses
+from enforcer.keep import Keeper
+from enforcer.layout import NodeView
+from enforcer.modes import mode_of
+from enforcer.repair import Repair, Repairer
+from enforcer.steps import Plan
+from policy.cidr import Address
+from policy.errors import HostRefused
+from policy.model import Pod
+
+# How long a turn waits for messages; others' changes are looked for as often.
+TURN = 0.1
+_FIRST_RETRY, _LAST_RETRY = 0.2, 10.0
+
+
+class Flows(Protocol):
+    """What ends open connections (see `Ender`)."""
+
+    def hand_over(self, owners: Owners) -> frozenset[Address]: ...
+
+    def begin(self, moment: Moment, old_marks: Iterable[int]) -> None: ...
+
+    def tell(self, change: Concern, moment: Moment) -> None: ...
+
+
+class Observer(Protocol):
+    """Who is told how things went, for log, metrics, board and API server."""
+
+    def applied(self, plans: tuple[Plan, ...], why: str, heard: float, began: float, ended: float) -> None: ...
+
+    def repaired(self, repairs: tuple[Repair, ...]) -> None: ...
+
+    def failed(self, error: HostRefused) -> None: ...
+
+    def turned(self, loop: Loop) -> None: ...
+
+
+class Loop:
+    """After a turn without `failing`, the kernel holds what was heard, once every kind has been. One thread only."""
+
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        inbox: Inbox[Message],
+        keeper: Keeper,
+        gate: Gate,
+        flows: Flows,
+        repairer: Callable[[Keeper], Repairer],
+        observer: Observer,
+        enforced_before: bool,
+        old_marks: frozenset[int],
+        clock: Callable[[], float],
+    ) -> None:
+        """`enforced_before`: rules of an earlier agent are in the kernel; they stay until every kind was heard."""
+        self.knowledge = knowledge
+        self.keeper = keeper
+        self.failing = ""
+        self.followed = False  # whether the rules have followed a whole cluster
+        self.turned = clock()
+        self._inbox = inbox
+        self._gate = gate
+        self._flows = flows
+        self._make_repairer = repairer
+        self._repairer: Repairer | None = None
+        self._observer = observer
+        self._untouched = enforced_before
+        self._old_marks = old_marks
+        self._clock = clock
+        self._backoff = Backoff(_FIRST_RETRY, _LAST_RETRY)
+        self._retry_at = 0.0
+        self._look_at = 0.0
+        self.view: NodeView | None = None
+        self._closed = frozenset[Address]()
+        self._concern = NOTHING
+        self._stopping = False
+
+    def stop(self) -> None:
+        """From any thread: `run` returns after the turn that is under way. Rules stay."""
+        self._stopping = True
+
+    def run(self, until: Callable[[], bool] = lambda: False) -> None:
+        while not (self._stopping or until()):
+            self.turn(TURN)
+
+    def turn(self, wait: float) -> None:
+        """One batch, or one look around."""
+        messages = self._inbox.drain(wait)
+        for _, message in messages:
+            self.knowledge.take(message)
+        self.knowledge.look_for_opening()
+        now = self.turned = self._clock()
+        if self._is_due(now):
+            self._follow(messages[0][0] if messages else now)
+        elif self.view and not self.failing and now >= self._look_at:
+            self._look_at = now + TURN
+            self._look_around()
+        self._observer.turned(self)
+
+    def _is_due(self, now: float) -> bool:
+        knowledge = self.knowledge
+        if self.failing:
+            return now >= self._retry_at
+        if self._untouched and not (knowledge.heard.synced or knowledge.opened):
+            return False
+        return knowledge.changed or self.view is None or (knowledge.heard.synced and not self.followed)
+
+    def _follow(self, heard: float) -> None:
+        knowledge, began = self.knowledge, self._clock()
+        why = knowledge.why or ("the first sync" if knowledge.heard.synced else "nothing is known yet: the baseline")
+        try:
+            with self._gate.changing(touched(self.keeper.index, knowledge.events)):
+                changes = self.keeper.take(knowledge.events)
+            knowledge.followed()
+            if knowledge.heard.synced:
+                self._closed = self._flows.hand_over(owners_of(knowledge.local.values(), self.keeper.index))
+            view = knowledge.view(self._closed)
+            self._concern = self._concern.joined(
+                concern(changes, knowledge.local, treated_otherwise(self.view, view, knowledge.local))
+            )
+            self._check()
+            plans = self.keeper.bring(view)
+            self._seen()
+        except HostRefused as error:
+            self._fail(error)
+            return
+        self.view, self._untouched, self.failing = view, False, ""
+        self._backoff.reset()
+        self._end_flows(view)
+        self._observer.applied(plans, why, heard, began, self._clock())
+
+    def _end_flows(self, view: NodeView) -> None:
+        """Only once a whole cluster is known: before that every pod is a stranger."""
+        knowledge = self.knowledge
+        if not knowledge.heard.synced:
+            return
+        namespaces = self.keeper.index.namespaces
+        moment = Moment(
+            view,
+            tuple(knowledge.local.values()),
+            own_addresses(knowledge.host),
+            lambda pod: mode_of(namespaces[pod.namespace], view.mode) == "enforce",
+        )
+        if self.followed:
+            self._flows.tell(self._concern, moment)
+        else:
+            self._flows.begin(moment, self._old_marks)
+        self._concern, self.followed = NOTHING, True
+
+    def _look_around(self) -> None:
+        try:
+            self._check()
+            if any(self.keeper.tidy()):
+                self._seen()
+        except HostRefused as error:
+            self._fail(error)
+
+    def _check(self) -> None:
+        """Undoes what others did; before each change of our own, behind which it would hide."""
+        if self._repairer and (repairs := self._repairer.check()):
+            self._observer.repaired(repairs)
+
+    def _seen(self) -> None:
+        """What there is now is our own doing."""
+        if self._repairer is None:
+            self._repairer = self._make_repairer(self.keeper)
+        self._repairer.ours()
+
+    def _fail(self, error: HostRefused) -> None:
+        self.failing = str(error)
+        self._retry_at = self._clock() + self._backoff.next()
+        self._observer.failed(error)
+
+
+def treated_otherwise(before: NodeView | None, now: NodeView, local: Mapping[str, Pod]) -> set[str]:
+    """The pods that another interface leads to than before, or all of them where the node's mode is another."""
+    if before is None or before.mode != now.mode:
+        return set(local)
+    return {key for key in local if before.veths.get(key) != now.veths.get(key)}

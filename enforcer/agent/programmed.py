@@ -1,0 +1,53 @@
+"""Which pods' policies hold on this node, for those who wait for it: a file for each pod's UID below the state folder.
+
+A container that may not start before (`podfence node wait`) needs no more than to read that folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+from policy.errors import HostRefused
+
+FOLDER = "pods"
+
+
+class Programmed:
+    """The folder holds the pods of the last `put`, and no others."""
+
+    def __init__(self, state_dir: str) -> None:
+        self._folder = Path(state_dir) / FOLDER
+        self._there: set[str] = set()
+        try:
+            self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            # Whatever an earlier agent said, this one has not seen yet.
+            for path in self._folder.iterdir():
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise HostRefused(f"{self._folder}: {error.strerror}") from None
+
+    def put(self, uids: Collection[str]) -> set[str]:
+        """The UIDs that were not there before. A full disk costs waiting, and nothing else."""
+        wanted = {uid for uid in uids if is_uid(uid)}
+        new = wanted - self._there
+        for uid in self._there - wanted:
+            with suppress(OSError):
+                (self._folder / uid).unlink(missing_ok=True)
+        for uid in [*new]:
+            try:
+                (self._folder / uid).touch(mode=0o644)
+            except OSError:
+                new.discard(uid)
+        self._there = (self._there & wanted) | new
+        return new
+
+
+def is_uid(text: str) -> bool:
+    """Whether it can be the name of a file, and of nothing else."""
+    return 0 < len(text) <= 64 and text.isascii() and text.replace("-", "").isalnum()
+
+
+def holds(state_dir: str, uid: str) -> bool:
+    return is_uid(uid) and (Path(state_dir) / FOLDER / uid).exists()

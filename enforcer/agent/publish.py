@@ -1,0 +1,191 @@
+"""How things went, for all who ask: log lines, metrics, the board, Events, the readiness gate and the startup taint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from msgspec.structs import replace
+
+from enforcer.agent import log
+from enforcer.agent.board import Board
+from enforcer.agent.loop import Loop
+from enforcer.agent.metrics import Metrics
+from enforcer.agent.programmed import Programmed
+from enforcer.agent.report import About, Gate, Reporter, Said
+from enforcer.ender import Ender
+from enforcer.layout import NodeView
+from enforcer.modes import mode_of
+from enforcer.repair import Repair
+from enforcer.steps import DropSet, Plan, Transaction
+from enforcer.watchers import Watchers
+from policy.errors import HostRefused
+from policy.model import DIRECTIONS, Pod
+
+_LOUD = 60.0  # seconds between reminders that the node is open
+_FRESH = 1.0
+
+
+class Publisher:
+    """Called by the loop's thread only. `reporter` is None where there is no API server."""
+
+    def __init__(
+        self,
+        board: Board,
+        metrics: Metrics,
+        reporter: Reporter | None,
+        programmed: Programmed,
+        ender: Ender,
+        clock: Callable[[], float],
+    ) -> None:
+        self._board = board
+        self._metrics = metrics
+        self._reporter = reporter
+        self._programmed = programmed
+        self._ender = ender
+        self._watchers: Watchers | None = None
+        self._counted: dict[str, int] = {"ended": 0, "restored": 0}
+        self._clock = clock
+        self._dirty = True
+        self._next = 0.0
+        self._reminded = 0.0
+        self._untainted = False
+
+    def count_watches(self, watchers: Watchers) -> None:
+        self._watchers = watchers
+
+    def applied(self, plans: tuple[Plan, ...], why: str, heard: float, began: float, ended: float) -> None:
+        self._dirty = True
+        if any(plans):
+            self._metrics.event_to_kernel.observe(ended - heard)
+            spent, waited = (round(each * 1000, 1) for each in (ended - began, began - heard))
+            log.info("rules follow", why=why, steps=[*map(summary, plans)], ms=spent, waited_ms=waited)
+
+    def repaired(self, repairs: tuple[Repair, ...]) -> None:
+        self._dirty = True
+        status = self._board.status
+        found = "; ".join(map(str, repairs))
+        self._board.status = replace(status, repaired=status.repaired + 1, last_repair=found)
+        self._metrics.repaired.inc()
+        log.warning("somebody else changed podfence's rules; they are repaired", found=found)
+
+    def failed(self, error: HostRefused) -> None:
+        self._dirty = True
+        status = self._board.status
+        self._board.status = replace(status, failed_writes=status.failed_writes + 1, last_error=str(error))
+        self._metrics.failed_writes.inc()
+        log.error("the kernel refuses; what was enforced stays", error=str(error))
+
+    def turned(self, loop: Loop) -> None:
+        """After every turn; what costs is done after changes, and once a second."""
+        now = self._clock()
+        if loop.knowledge.opened and now >= self._reminded + _LOUD:
+            self._reminded = now
+            log.warning("THE NODE IS OPEN: nothing is enforced", by=loop.knowledge.opened)
+        if not (self._dirty or now >= self._next):
+            return
+        self._dirty, self._next = False, now + _FRESH
+        self._count()
+        self._publish(loop, now)
+        self._tell(loop)
+
+    def _count(self) -> None:
+        """What others count, brought into the metrics."""
+        flows, counted = self._ender.counts, self._counted
+        self._metrics.flows_ended.inc(flows.ended + flows.forgotten - counted["ended"])
+        self._metrics.flows_restored.inc(flows.restored - counted["restored"])
+        counted |= {"ended": flows.ended + flows.forgotten, "restored": flows.restored}
+        for watcher in self._watchers.watchers if self._watchers else ():
+            kind, begun = watcher.resource.kind, watcher.counts.lists + watcher.counts.watches
+            self._metrics.watch_restarts.labels(kind).inc(begun - counted.get(kind, 0))
+            counted[kind] = begun
+
+    def _publish(self, loop: Loop, now: float) -> None:
+        knowledge, index = loop.knowledge, loop.keeper.index
+        heard, view = knowledge.heard, loop.view
+        namespaces = index.namespaces
+        audited = [
+            p for p in knowledge.local.values() if view and mode_of(namespaces[p.namespace], view.mode) == "audit"
+        ]
+        waits = tuple(self._waits(loop))
+        self._board.status = replace(
+            self._board.status,
+            mode=view.mode if view else self._board.status.mode,
+            phase="failing" if loop.failing else "enforcing" if loop.followed else "starting",
+            opened=knowledge.opened,
+            waits_for=waits,
+            namespaces=sum(1 for _ in heard.objects("Namespace")),
+            policies=sum(1 for _ in heard.objects("NetworkPolicy")),
+            pods=len(index.pods),
+            local_pods=len(knowledge.local),
+            isolated={d: sum(index.allow(pod, d).isolated for pod in knowledge.local.values()) for d in DIRECTIONS},
+            audited=len(audited),
+            kernel=loop.keeper.counts(),
+            unattached=dict(knowledge.attached.unattached),
+            problems=tuple(str(p) for found in heard.findings.values() for f in found.values() for p in f.problems),
+            troubles={kind: trouble.reason for kind, trouble in heard.troubles.items()},
+            stale=max((now - trouble.since for trouble in heard.troubles.values()), default=0.0),
+        )
+
+    def _waits(self, loop: Loop) -> Iterator[str]:
+        heard = loop.knowledge.heard
+        for kind in heard.waits_for:
+            trouble = heard.troubles.get(kind)
+            yield f"the first list of {kind} objects" + (f": {trouble.reason}" if trouble else "")
+        if loop.failing:
+            yield f"the kernel: {loop.failing}"
+        elif heard.synced and not loop.followed:
+            yield "the rules to follow"
+        if loop.knowledge.opened:
+            yield f"the node to be closed again: opened by {loop.knowledge.opened}"
+        for key, why in loop.knowledge.attached.unattached.items():
+            yield f"pod {key}: {why}"
+
+    def _tell(self, loop: Loop) -> None:
+        view, knowledge = loop.view, loop.knowledge
+        if loop.failing or not loop.followed or view is None:
+            return
+        holding = [pod for pod in knowledge.local.values() if _holds(pod, view)]
+        new = self._programmed.put([pod.uid for pod in holding])
+        if self._reporter is None:
+            return
+        for pod in holding:
+            if pod.uid in new and pod.gated:
+                self._reporter.ready(Gate(pod.namespace, pod.name, pod.uid))
+        if not self._untainted:
+            self._untainted = True
+            self._reporter.untaint()
+        for event in self._events(loop):
+            self._reporter.say(event)
+
+    def _events(self, loop: Loop) -> Iterator[Said]:
+        """Policies that concern pods of this node, so that not every node of a cluster says the same."""
+        knowledge = loop.knowledge
+        spaces = {pod.namespace for pod in knowledge.local.values()}
+        for key, finding in knowledge.heard.findings.get("NetworkPolicy", {}).items():
+            if key and key.namespace in spaces:
+                about = About("NetworkPolicy", key.namespace, key.name)
+                yield Said(about, "NotUnderstood", "; ".join(map(str, finding.problems)))
+        for pod_key, why in knowledge.attached.unattached.items():
+            pod = knowledge.local[pod_key]
+            about = About("Pod", pod.namespace, pod.name, pod.uid)
+            yield Said(about, "NotAttached", f"network policies can't be enforced, and the pod stays closed: {why}")
+        node = knowledge.heard.node
+        if knowledge.opened and node:
+            about = About("Node", "", node.name, node.uid)
+            yield Said(about, "PolicyOpened", f"no network policy is enforced on this node: {knowledge.opened}")
+
+
+def _holds(pod: Pod, view: NodeView) -> bool:
+    return pod.key in view.veths and not any(address in view.closed for address in pod.addresses)
+
+
+def summary(plan: Plan) -> str:
+    """One family's steps in a few words."""
+    written = sum(len(step.write) for step in plan if isinstance(step, Transaction))
+    deleted = sum(len(step.delete) for step in plan if isinstance(step, Transaction))
+    dropped = sum(isinstance(step, DropSet) for step in plan)
+    parts = [f"{len(plan) - dropped} steps"]
+    parts += [f"{written} chains written"] if written else []
+    parts += [f"{deleted} chains deleted"] if deleted else []
+    parts += [f"{dropped} sets dropped"] if dropped else []
+    return ", ".join(parts) if plan else "nothing"

@@ -1,0 +1,192 @@
+"""One agent from its settings: which parts there are, in which order they begin and end, and who tells whom."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import msgspec
+
+from enforcer import links
+from enforcer.agent import log
+from enforcer.agent.backoff import Backoff
+from enforcer.agent.board import AgentStatus, Board
+from enforcer.agent.denied import denied_packets
+from enforcer.agent.inbox import Inbox
+from enforcer.agent.knowledge import Again, Knowledge, Message
+from enforcer.agent.loop import Loop
+from enforcer.agent.metrics import Metrics
+from enforcer.agent.programmed import Programmed
+from enforcer.agent.publish import Publisher
+from enforcer.agent.report import Reporter
+from enforcer.agent.serve_http import HttpServer, Sources
+from enforcer.agent.serve_local import LocalServer
+from enforcer.agent.settings import Settings
+from enforcer.agent.single import SingleAgent
+from enforcer.agent.tales import Tales
+from enforcer.api import Api
+from enforcer.api_config import connect
+from enforcer.backend import Backend, detect
+from enforcer.cni_follow import CniResults
+from enforcer.drift import Watch
+from enforcer.ender import Ender
+from enforcer.flows import installed_marks
+from enforcer.gate import Gate
+from enforcer.heard import KINDS, Heard
+from enforcer.host import HostKernel, mark_writers
+from enforcer.ipset import Sets
+from enforcer.keep import Keeper
+from enforcer.remembered import Memory
+from enforcer.repair import Repairer
+from enforcer.resources import resources
+from enforcer.status import Denied
+from enforcer.watch_files import FileWatcher
+from enforcer.watchers import Watchers
+from policy.cidr import Address
+from policy.errors import HostRefused, Problem
+from policy.model import Cluster
+
+# A turn may wait for the xtables lock; longer than this and the loop is taken for dead.
+_LONGEST_TURN = 120.0
+ReadFiles = Callable[[], tuple[Cluster, Sequence[Problem]]]
+
+
+def run(settings: Settings, read_files: ReadFiles | None = None) -> None:
+    """Enforces until SIGTERM or SIGINT; rules stay. `read_files` takes the place of an API server. HostRefused or
+    ApiError, in one line, where it can't begin."""
+    with ExitStack() as stack:
+        stack.enter_context(SingleAgent(settings.state_dir, settings.handover))
+        agent = Agent(settings, read_files, stack)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: agent.loop.stop())
+        log.info("begins", node=settings.node, backend=agent.backend.mode, mode=settings.mode)
+        gc.disable()  # what is loaded first stays, and to look through it again and again would cost seconds
+        agent.loop.run(until=lambda: agent.loop.followed)
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+        agent.loop.run()
+        log.info("ends; the rules stay", node=settings.node)
+
+
+class Agent:
+    """Everything that lives until `stack` ends. Made by the thread that then runs `loop`."""
+
+    def __init__(self, settings: Settings, read_files: ReadFiles | None, stack: ExitStack) -> None:
+        self._settings = settings
+        self._clock = time.monotonic
+        self.backend = usable_backend(settings)
+        self.inbox: Inbox[Message] = Inbox(self._clock)
+        api = None if read_files else connect(settings.kubeconfig or None, settings.context or None)
+        knowledge = Knowledge(settings, links.dump(), Heard(KINDS))
+        kernel = stack.enter_context(HostKernel(self.backend, stack.enter_context(Sets())))
+        before = [kernel.read(family) for family in self.backend.families]
+        self.gate = Gate()
+        self.keeper = Keeper(knowledge.view(frozenset()), self.backend.families, kernel)
+        first = AgentStatus(
+            version=version("podfence"), node=settings.node, backend=self.backend.mode, mode=settings.mode
+        )
+        self.board = Board(first)
+        self.metrics = Metrics(lambda: self.board.status, self._denied)
+        self.tales = Tales(self.keeper.index, self.gate, self.metrics.denials_lost.inc)
+        self.ender = self._make_ender()
+        reporter = self._make_reporter(api, stack) if api else None
+        programmed = Programmed(settings.state_dir)
+        publisher = Publisher(self.board, self.metrics, reporter, programmed, self.ender, self._clock)
+        self.loop = Loop(
+            knowledge,
+            self.inbox,
+            self.keeper,
+            self.gate,
+            self.ender,
+            lambda keeper: Repairer(keeper, stack.enter_context(Watch(self.backend)), every=settings.resync),
+            publisher,
+            enforced_before=any(actual.tables.chains for actual in before),
+            old_marks=frozenset(mark for actual in before for mark in installed_marks(actual)),
+            clock=self._clock,
+        )
+        self._begin(api, read_files, stack, publisher)
+
+    def _begin(self, api: Api | None, read_files: ReadFiles | None, stack: ExitStack, publisher: Publisher) -> None:
+        """Everybody who tells the loop, or answers for it."""
+        settings, put = self._settings, self.inbox.put
+        if settings.listen:
+            sources = Sources(lambda: self.board.status, self._alive, self.metrics.page)
+            stack.enter_context(HttpServer(settings.listen, sources))
+        stack.enter_context(LocalServer(settings.state_dir, self._answers))
+        self.tales.begin(settings.log_group, stack)
+        self.ender.start()
+        stack.callback(self.ender.stop)
+        stack.enter_context(links.HostLinks(put))
+        if settings.cni_results:
+            stack.enter_context(CniResults(put, Path(settings.cni_results)))
+        if api:
+            watchers = Watchers(resources(settings.node), api, put)
+            publisher.count_watches(watchers)
+            watchers.start()
+            stack.callback(watchers.stop)
+        elif read_files:
+            files = FileWatcher(settings.files, read_files, settings.node, put)
+            Thread(target=files.run, name="files", daemon=True).start()
+            stack.callback(files.stop)
+
+    def _make_ender(self) -> Ender:
+        return Ender(
+            self.keeper.index,
+            self.gate,
+            Memory(Path(self._settings.state_dir) / "flows"),
+            end=self._settings.existing_flows == "end",
+            observe=lambda stage, seconds: self.metrics.flow_ending.labels(stage).observe(seconds),
+            purged=lambda: self.inbox.put(Again("flows of former owners are gone")),
+            complain=log.warning,
+        )
+
+    def _make_reporter(self, api: Api, stack: ExitStack) -> Reporter:
+        reporter = Reporter(api, self._settings.node, self._settings.taint, _now, log.warning)
+        Thread(target=reporter.run, args=[Backoff(0.5, 60.0)], name="reports", daemon=True).start()
+        stack.callback(reporter.end)
+        return reporter
+
+    def _alive(self) -> bool:
+        return self._clock() - self.loop.turned < _LONGEST_TURN
+
+    def _denied(self) -> list[Denied]:
+        return denied_packets(self.backend.families, self._pod_of)
+
+    def _pod_of(self, address: Address) -> str:
+        with self.gate:
+            pod = self.keeper.index.pod_at(address)
+        return pod.key if pod else ""
+
+    def _answers(self, question: Mapping[str, Any]) -> Iterable[object]:
+        """What the local socket says."""
+        match question.get("ask"):
+            case "status":
+                yield {**msgspec.to_builtins(self.board.status), "flows": msgspec.to_builtins(self.ender.counts)}
+            case "denials":
+                yield from self.tales.tell(follow=bool(question.get("follow")))
+            case other:
+                yield {"error": f"nobody here knows about {other!r}; ask for status or denials"}
+
+
+def usable_backend(settings: Settings) -> Backend:
+    """HostRefused where the host can't be used as it is."""
+    backend = detect(settings.backend)
+    for rule in mark_writers(backend, settings.mark):
+        raise HostRefused(
+            f"this rule writes the bit {settings.mark:#x} of connection marks, which is podfence's by --mark: {rule}"
+        )
+    return backend
+
+
+def _now() -> str:
+    """As the API writes moments (RFC 3339)."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,110 @@
+"""`podfence node open` and `close`: break-glass, with or without a living agent; and `wait`, for init containers."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from podfence.node_options import backend_option, warn
+from podfence.output import line
+from policy.errors import HostRefused, UsageError
+
+if TYPE_CHECKING:
+    from enforcer.backend import Mode
+
+STATE_DIR = "/run/podfence"
+_POLL = 0.02
+_PATIENCE = 5.0
+state_dir_option = click.option(
+    "--state-dir", default=STATE_DIR, show_default=True, envvar="PODFENCE_STATE_DIR", help="The agent's folder."
+)
+
+
+def agent_status(state_dir: str) -> dict[str, Any] | None:
+    """What the agent of this node says of itself; None where none answers."""
+    from enforcer.agent.serve_local import ask
+
+    try:
+        return next(ask(state_dir, {"ask": "status"}), None)
+    except HostRefused:
+        return None
+
+
+@click.command("open")
+@click.option("--reason", required=True, help="Why; it is logged, and shown to everybody who asks for the status.")
+@state_dir_option
+@backend_option
+def open_command(reason: str, state_dir: str, backend: Mode | Literal["auto"]) -> int:
+    """BREAK-GLASS: stop enforcing on this node, at once, until `podfence node close`.
+
+    It stays open through restarts of the agent, and works where no agent lives. The annotation
+    podfence.io/break-glass=REASON on the Node does the same where an agent lives.
+    """
+    from enforcer.agent.opening import open_node
+
+    open_node(state_dir, reason)
+    if _agent_follows(state_dir, opened=True):
+        warn("this node is OPEN: the agent has taken its rules out; `podfence node close` closes it")
+        return 0
+    from enforcer.backend import detect
+    from enforcer.host import cleanup
+
+    cleanup(detect(backend))
+    warn("this node is OPEN: no agent answers, the rules were taken out; `podfence node close` closes it")
+    return 0
+
+
+@click.command("close")
+@state_dir_option
+def close_command(state_dir: str) -> int:
+    """Enforce again on a node that was opened."""
+    from enforcer.agent.opening import close_node
+
+    if not close_node(state_dir):
+        line("this node was not opened by `podfence node open`")
+        return 0
+    if _agent_follows(state_dir, opened=False):
+        line("this node is enforced again")
+    else:
+        warn("no agent answers: nothing enforces on this node until one is started")
+    return 0
+
+
+def _agent_follows(state_dir: str, opened: bool) -> bool:
+    """Whether an agent lives and has done what the file says."""
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        status = agent_status(state_dir)
+        if status is None:
+            return False
+        if bool(status["opened"]) == opened and (status["mode"] == "off") == opened:
+            return True
+        time.sleep(_POLL)
+    raise HostRefused("an agent lives, and has not followed within 5 s: see its log")
+
+
+@click.command("wait")
+@click.option("--uid", envvar="POD_UID", default="", help="metadata.uid of the pod, or $POD_UID.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds; then it ends with 1."
+)
+@state_dir_option
+def wait_command(uid: str, timeout: float, state_dir: str) -> int:
+    """Wait until a pod's policies hold on its node; for an init container.
+
+    It needs the folder /run/podfence/pods of the node, to read.
+    """
+    from enforcer.agent.programmed import holds, is_uid
+
+    if not is_uid(uid):
+        raise UsageError("--uid: expected a pod's UID")
+    until = time.monotonic() + timeout
+    while not holds(state_dir, uid):
+        if time.monotonic() >= until:
+            line(f"the policies of pod {uid} do not hold yet, after {timeout:g} s")
+            return 1
+        time.sleep(_POLL)
+    line(f"the policies of pod {uid} hold")
+    return 0

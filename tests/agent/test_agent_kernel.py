@@ -1,0 +1,169 @@
+"""A real agent in a real kernel, with an API server that fails as it is told: both backends, real packets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.probe import Outcome, Probe
+from policy.model import ContainerPort, Pod
+from tests.agent.node import Cluster, cluster_in, saved, until
+from tests.enforcer.test_kernel import API, DROPPED, OPEN, REJECTED, WorldOf, backends, world
+
+pytestmark = pytest.mark.kernel
+__all__ = ["world"]
+
+DENY_ALL = """
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: deny, namespace: shop},
+ spec: {podSelector: {}, policyTypes: [Ingress, Egress]}}
+"""
+WEB_TO_API = Probe("shop/web", "shop/api", "TCP", 80)
+OTHER_TO_API = Probe("shop/other", "shop/api", "TCP", 80)
+FAR_TO_API_6 = Probe("shop/far", "shop/api", "UDP", 80, family=6)
+
+
+@pytest.fixture
+def cluster(world: WorldOf, tmp_path: Path) -> Iterator[Cluster]:
+    with cluster_in(world, tmp_path) as found:
+        yield found
+
+
+def outcome(cluster: Cluster, probe: Probe) -> Outcome:
+    (found,) = cluster.world.outcomes(probe)
+    return found
+
+
+@backends
+def test_policies_labels_and_pods_are_followed(cluster: Cluster) -> None:
+    with cluster.agent() as agent:
+        assert cluster.world.outcomes(WEB_TO_API, OTHER_TO_API) == [OPEN, OPEN]
+        cluster.apply(API)
+        until(lambda: outcome(cluster, OTHER_TO_API) == REJECTED, "the policy")
+        assert cluster.world.outcomes(WEB_TO_API, FAR_TO_API_6) == [OPEN, REJECTED]
+        cluster.relabel("other", app="web")
+        until(lambda: outcome(cluster, OTHER_TO_API) == OPEN, "the label")
+        cluster.relabel("web", app="other")
+        until(lambda: outcome(cluster, WEB_TO_API) == REJECTED, "the other label")
+        cluster.delete("NetworkPolicy", "shop", "api")
+        until(lambda: outcome(cluster, WEB_TO_API) == OPEN, "no policy")
+        until(lambda: agent.applied()[-1]["why"] == "NetworkPolicy shop/api is gone", "told")
+        whys = [each["why"] for each in agent.applied()]
+        assert "NetworkPolicy shop/api" in whys
+        assert agent.metric("podfence_event_to_kernel_seconds_count") == len(whys)
+        assert agent.metric("podfence_kernel_writes_failed_total") == 0
+
+
+@backends
+def test_a_restart_with_nothing_changed_writes_nothing(cluster: Cluster) -> None:
+    cluster.apply(API)
+    with cluster.agent():
+        before = saved(cluster.world)
+    assert saved(cluster.world) == before, "rules stay when the agent stops"
+    with cluster.agent() as agent:
+        assert saved(cluster.world) == before
+        assert agent.applied() == []
+        assert cluster.world.outcomes(WEB_TO_API, OTHER_TO_API) == [OPEN, REJECTED]
+
+
+@backends
+def test_what_happens_while_a_killed_agent_is_away_is_made_good(cluster: Cluster) -> None:
+    cluster.apply(API)
+    with cluster.agent() as agent:
+        agent.kill()
+    assert cluster.world.outcomes(WEB_TO_API, OTHER_TO_API) == [OPEN, REJECTED]
+    cluster.relabel("web", app="nobody")
+    assert outcome(cluster, WEB_TO_API) == OPEN, "nobody follows"
+    with cluster.agent():
+        assert cluster.world.outcomes(WEB_TO_API, OTHER_TO_API) == [REJECTED, REJECTED]
+
+
+@backends
+def test_without_an_api_server_what_was_enforced_stays_and_readyz_says_so(cluster: Cluster) -> None:
+    cluster.apply(API)
+    with cluster.agent():
+        before = saved(cluster.world)
+    for kind in ("pods", "namespaces", "networkpolicies", "nodes"):
+        cluster.server.always[f"list {kind}"] = lambda talk: talk.reset()
+    with cluster.agent(wait=False) as agent:
+        until(lambda: "list" in agent.get("/readyz")[1] and "Pod" in agent.get("/readyz")[1], "what it waits for")
+        time.sleep(0.5)
+        assert saved(cluster.world) == before
+        assert cluster.world.outcomes(WEB_TO_API, OTHER_TO_API) == [OPEN, REJECTED]
+        assert agent.get("/healthz")[0] == 200
+        cluster.server.always.clear()
+        agent.wait_ready()
+        assert saved(cluster.world) == before
+
+
+@backends
+def test_a_lost_permission_is_named_and_what_was_known_stays(cluster: Cluster) -> None:
+    cluster.apply(API)
+    with cluster.agent() as agent:
+        refuse = "networkpolicies.networking.k8s.io is forbidden"
+        for title in ("list networkpolicies", "watch networkpolicies"):
+            cluster.server.always[title] = lambda talk: talk.refuse(403, "Forbidden", refuse)
+        cluster.server.cut_all()
+        until(lambda: agent.metric("podfence_watch_troubled") == 1, "trouble")
+        assert cluster.world.outcomes(WEB_TO_API, OTHER_TO_API) == [OPEN, REJECTED]
+        cluster.relabel("web", app="nobody")
+        until(lambda: outcome(cluster, WEB_TO_API) == REJECTED, "pods are followed all the same")
+        cluster.server.always.clear()
+        until(lambda: agent.metric("podfence_watch_troubled") == 0, "recovery", 40)
+
+
+@backends
+def test_audit_lets_pass_counts_and_tells(cluster: Cluster) -> None:
+    cluster.apply(DENY_ALL)
+    with cluster.agent("--mode", "audit") as agent:
+        assert cluster.world.outcomes(WEB_TO_API, FAR_TO_API_6) == [OPEN, OPEN]
+        until(lambda: any(each["message"] == "denied" for each in agent.said()), "told")
+        told = [each for each in agent.said() if each["message"] == "denied"]
+        assert {each["why"] for each in told} == {"audit"} and told[0]["policies"] == ["shop/deny"]
+        space = cluster.tree("Namespace", "", "shop")
+        space["metadata"]["labels"]["podfence.io/mode"] = "enforce"
+        cluster.put(space)
+        until(lambda: outcome(cluster, WEB_TO_API) == REJECTED, "the namespace's own mode")
+
+
+@backends
+def test_a_new_pod_is_closed_until_it_is_known(cluster: Cluster) -> None:
+    with cluster.agent():
+        ports = (ContainerPort("", "TCP", 80),)
+        pod = cluster.world.lab.add(Pod("shop", "new", {"app": "web"}, node="n1", uid="uid-new", ports=ports))
+        into, out_of = Probe("shop/far", "shop/new", "TCP", 80), Probe("shop/new", "shop/far", "TCP", 80)
+        assert cluster.world.outcomes(into, out_of) == [DROPPED, DROPPED]
+        from podfence.lab_objects import _pod
+
+        cluster.put(_pod(pod))
+        until(lambda: cluster.world.outcomes(into, out_of) == [OPEN, OPEN], "the pod is known")
+
+
+@backends
+def test_break_glass_by_annotation_opens_and_closes(cluster: Cluster) -> None:
+    cluster.apply(DENY_ALL)
+    with cluster.agent() as agent:
+        assert outcome(cluster, WEB_TO_API) == REJECTED
+        node = cluster.tree("Node", "", "n1")
+        node["metadata"]["annotations"] = {"podfence.io/break-glass": "incident 7"}
+        cluster.put(node)
+        until(lambda: outcome(cluster, WEB_TO_API) == OPEN, "open")
+        left = saved(cluster.world)
+        assert "PF-" not in left and "PODFENCE" not in left and "pf-" not in left
+        assert "incident 7" in agent.get("/readyz")[1] and agent.metric("podfence_opened") == 1
+        node["metadata"]["annotations"] = {}
+        cluster.put(node)
+        until(lambda: outcome(cluster, WEB_TO_API) == REJECTED, "closed again")
+        agent.wait_ready()
+
+
+@backends
+def test_others_changes_are_undone_within_a_second(cluster: Cluster) -> None:
+    cluster.apply(DENY_ALL)
+    with cluster.agent() as agent:
+        program = cluster.world.backend.program(4, "save").removesuffix("-save")
+        assert cluster.world.lab.run("n1", [program, "-F", "PODFENCE-FORWARD"]).returncode == 0
+        assert until(lambda: outcome(cluster, WEB_TO_API) == REJECTED, "repaired") < 3
+        until(lambda: agent.metric("podfence_drift_repaired_total") == 1, "counted")
