@@ -46,7 +46,7 @@ class Places:
             if length == BITS[family] and not route.gateway:
                 address = Address(family, route.prefix.network)
                 self._routes[address] |= set(map(host.name, route.interfaces)) - {""}
-            elif not route.gateway:
+            if not route.gateway:
                 of_length = self._networks[family].setdefault(length, {})
                 of_length.setdefault(route.prefix.network, set()).update(route.interfaces)
 
@@ -73,7 +73,7 @@ class Places:
         return master.name if master and master.kind == "bridge" else ""
 
     def network_of(self, address: Address) -> frozenset[int]:
-        """The interfaces whose network, the narrowest one, `address` is in."""
+        """The interfaces whose network, the narrowest one, `address` is in; it may be a network of one address."""
         networks = self._networks[address.family]
         for length in sorted(networks, reverse=True):
             host_bits = BITS[address.family] - length

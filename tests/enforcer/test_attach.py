@@ -180,6 +180,17 @@ def test_bridge() -> None:
     assert found.uplinks == ("eth0",), "what its ports send comes by the bridge"
 
 
+def test_a_bridge_with_a_route_for_each_address() -> None:
+    host = Host()
+    host.bridge("cni0", "10.99.0.1/24", "v1")
+    host.route(f"{A}/32", "cni0")
+    host.route(f"{B}/32", "cni0")
+    host.seen(A, MAC_A, "v1")
+    found = host.attach(pod("a", A), pod("b", B))
+    assert found.veths == {"shop/a": "v1"}
+    assert found.unattached == {"shop/b": f"cni0 has not seen {B} at any of its ports yet"}
+
+
 def test_a_bridge_that_saw_an_address_at_two_ports() -> None:
     host = Host()
     host.bridge("cni0", "10.244.1.1/24", "v1", "v2")
