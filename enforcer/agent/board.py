@@ -15,7 +15,8 @@ Phase = Literal["starting", "enforcing", "failing", "stopping"]
 class AgentStatus(Struct, frozen=True, kw_only=True):
     """`phase`: `starting` until every kind was heard of and the rules followed once; `failing` while the kernel
     refuses. `waits_for` is what readiness waits for, a line each. `opened` is who opened the
-    node and why, "" where it is not open. `problems` are objects that can't be understood, `unattached` local pods that
+    node and why, "" where it is not open. `problems` are objects that can't be understood, `weaknesses` ways
+    around enforcement that this host leaves, `unattached` local pods that
     stay closed, with the reason. `stale` is for how long, in seconds, the worst watch has heard nothing that can be
     relied on; addresses in sets may be as old."""
 
@@ -35,6 +36,7 @@ class AgentStatus(Struct, frozen=True, kw_only=True):
     kernel: dict[Family, FamilyCounts] = {}
     unattached: dict[str, str] = {}
     problems: tuple[str, ...] = ()
+    weaknesses: tuple[str, ...] = ()
     troubles: dict[str, str] = {}
     stale: float = 0.0
     repaired: int = 0

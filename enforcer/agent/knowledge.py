@@ -128,6 +128,11 @@ class Knowledge:
         return self._attached
 
     @property
+    def unattached(self) -> list[Address]:
+        """The addresses of the pods that no interface is known for."""
+        return [address for key in self.attached.unattached for address in self.local[key].addresses]
+
+    @property
     def pod_cidrs(self) -> tuple[Prefix, ...]:
         """As the options say, else the Node object."""
         node = self.heard.node

@@ -68,6 +68,7 @@ class Loop:
         flows: Flows,
         repairer: Callable[[Keeper], Repairer],
         observer: Observer,
+        nudge: Callable[[Iterable[Address]], None],
         enforced_before: bool,
         old_marks: frozenset[int],
         clock: Callable[[], float],
@@ -84,6 +85,7 @@ class Loop:
         self._make_repairer = repairer
         self._repairer: Repairer | None = None
         self._observer = observer
+        self._nudge = nudge
         self._untouched = enforced_before
         self._old_marks = old_marks
         self._clock = clock
@@ -168,6 +170,7 @@ class Loop:
         self._concern, self.followed = NOTHING, True
 
     def _look_around(self) -> None:
+        self._nudge(self.knowledge.unattached)
         try:
             self._check()
             if any(self.keeper.tidy()):

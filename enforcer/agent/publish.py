@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from msgspec.structs import replace
 
@@ -12,12 +12,14 @@ from enforcer.agent.loop import Loop
 from enforcer.agent.metrics import Metrics
 from enforcer.agent.programmed import Programmed
 from enforcer.agent.report import About, Gate, Reporter, Said
+from enforcer.bridges import bridge_filtering, tags_pass_by
 from enforcer.ender import Ender
 from enforcer.layout import NodeView
-from enforcer.modes import mode_of
+from enforcer.modes import mode_of, mode_problems
 from enforcer.repair import Repair
 from enforcer.steps import DropSet, Plan, Transaction
 from enforcer.watchers import Watchers
+from policy.cidr import Family
 from policy.errors import HostRefused
 from policy.model import DIRECTIONS, Pod
 
@@ -35,6 +37,7 @@ class Publisher:
         reporter: Reporter | None,
         programmed: Programmed,
         ender: Ender,
+        families: tuple[Family, ...],
         clock: Callable[[], float],
     ) -> None:
         self._board = board
@@ -42,6 +45,8 @@ class Publisher:
         self._reporter = reporter
         self._programmed = programmed
         self._ender = ender
+        self._families = families
+        self._unfiltered: str | None = None
         self._watchers: Watchers | None = None
         self._counted: dict[str, int] = {"ended": 0, "restored": 0}
         self._clock = clock
@@ -85,7 +90,9 @@ class Publisher:
             return
         self._dirty, self._next = False, now + _FRESH
         self._count()
-        self._publish(loop, now)
+        bridged = bool(loop.view and loop.view.pod_bridges and loop.view.mode != "off")
+        self._unfiltered = bridge_filtering(self._families) if bridged else None
+        self._publish(loop, now, (tags_pass_by(),) if bridged else ())
         self._tell(loop)
 
     def _count(self) -> None:
@@ -99,7 +106,7 @@ class Publisher:
             self._metrics.watch_restarts.labels(kind).inc(begun - counted.get(kind, 0))
             counted[kind] = begun
 
-    def _publish(self, loop: Loop, now: float) -> None:
+    def _publish(self, loop: Loop, now: float, weaknesses: Iterable[str | None]) -> None:
         knowledge, index = loop.knowledge, loop.keeper.index
         heard, view = knowledge.heard, loop.view
         namespaces = index.namespaces
@@ -121,7 +128,9 @@ class Publisher:
             audited=len(audited),
             kernel=loop.keeper.counts(),
             unattached=dict(knowledge.attached.unattached),
-            problems=tuple(str(p) for found in heard.findings.values() for f in found.values() for p in f.problems),
+            weaknesses=tuple(filter(None, weaknesses)),
+            problems=mode_problems(namespaces)
+            + tuple(str(p) for found in heard.findings.values() for f in found.values() for p in f.problems),
             troubles={kind: trouble.reason for kind, trouble in heard.troubles.items()},
             stale=max((now - trouble.since for trouble in heard.troubles.values()), default=0.0),
         )
@@ -135,6 +144,8 @@ class Publisher:
             yield f"the kernel: {loop.failing}"
         elif heard.synced and not loop.followed:
             yield "the rules to follow"
+        if self._unfiltered:
+            yield f"bridged pods: {self._unfiltered}"
         if loop.knowledge.opened:
             yield f"the node to be closed again: opened by {loop.knowledge.opened}"
         for key, why in loop.knowledge.attached.unattached.items():
@@ -144,7 +155,7 @@ class Publisher:
         view, knowledge = loop.view, loop.knowledge
         if loop.failing or not loop.followed or view is None:
             return
-        holding = [pod for pod in knowledge.local.values() if _holds(pod, view)]
+        holding = [pod for pod in knowledge.local.values() if self._holds(pod, view)]
         new = self._programmed.put([pod.uid for pod in holding])
         if self._reporter is None:
             return
@@ -170,13 +181,18 @@ class Publisher:
             about = About("Pod", pod.namespace, pod.name, pod.uid)
             yield Said(about, "NotAttached", f"network policies can't be enforced, and the pod stays closed: {why}")
         node = knowledge.heard.node
-        if knowledge.opened and node:
-            about = About("Node", "", node.name, node.uid)
-            yield Said(about, "PolicyOpened", f"no network policy is enforced on this node: {knowledge.opened}")
+        about_node = About("Node", "", node.name, node.uid) if node else None
+        if knowledge.opened and about_node:
+            yield Said(about_node, "PolicyOpened", f"no network policy is enforced on this node: {knowledge.opened}")
+        if self._unfiltered and about_node:
+            yield Said(about_node, "BridgeNotFiltered", f"bridged pods are not enforced: {self._unfiltered}")
 
-
-def _holds(pod: Pod, view: NodeView) -> bool:
-    return pod.key in view.veths and not any(address in view.closed for address in pod.addresses)
+    def _holds(self, pod: Pod, view: NodeView) -> bool:
+        """Whether the pod's policies do what they say."""
+        attachment = view.attachment(pod.key)
+        if attachment is None or (attachment.bridge and self._unfiltered):
+            return False
+        return not any(address in view.closed for address in pod.addresses)
 
 
 def summary(plan: Plan) -> str:

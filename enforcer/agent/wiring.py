@@ -24,6 +24,7 @@ from enforcer.agent.inbox import Inbox
 from enforcer.agent.knowledge import Again, Knowledge, Message
 from enforcer.agent.loop import Loop
 from enforcer.agent.metrics import Metrics
+from enforcer.agent.nudge import Nudges
 from enforcer.agent.programmed import Programmed
 from enforcer.agent.publish import Publisher
 from enforcer.agent.report import Reporter
@@ -100,7 +101,9 @@ class Agent:
         self.ender = self._make_ender()
         reporter = self._make_reporter(api, stack) if api else None
         programmed = Programmed(settings.state_dir)
-        publisher = Publisher(self.board, self.metrics, reporter, programmed, self.ender, self._clock)
+        publisher = Publisher(
+            self.board, self.metrics, reporter, programmed, self.ender, self.backend.families, self._clock
+        )
         self.loop = Loop(
             knowledge,
             self.inbox,
@@ -109,6 +112,7 @@ class Agent:
             self.ender,
             lambda keeper: Repairer(keeper, stack.enter_context(Watch(self.backend)), every=settings.resync),
             publisher,
+            Nudges(self._clock),
             enforced_before=any(actual.tables.chains for actual in before),
             old_marks=frozenset(mark for actual in before for mark in installed_marks(actual)),
             clock=self._clock,

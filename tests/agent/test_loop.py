@@ -224,3 +224,13 @@ def test_a_kernel_that_fails_at_the_start_is_tried_again(tmp_path: Path) -> None
     assert world.loop.failing and world.empty
     world.turn(1)
     assert not world.loop.failing and not world.empty
+
+
+def test_a_pod_that_no_interface_is_known_for_is_nudged(tmp_path: Path) -> None:
+    world, local = synced(tmp_path)
+    world.turn(1)
+    assert world.nudged == []
+    world.inbox.put(host_of(local[1:]))
+    world.turn()
+    world.turn(1)
+    assert set(world.nudged) == set(local[0].addresses)

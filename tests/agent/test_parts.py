@@ -12,9 +12,11 @@ import pytest
 
 from enforcer.agent.backoff import Backoff
 from enforcer.agent.inbox import MOST_AT_ONCE, Inbox
+from enforcer.agent.nudge import Nudges
 from enforcer.agent.opening import ANNOTATION, NO_REASON, close_node, open_node, opened_by
 from enforcer.agent.programmed import Programmed, holds
 from enforcer.agent.single import SingleAgent
+from policy.cidr import Address, parse_address
 from policy.errors import HostRefused
 
 
@@ -117,3 +119,17 @@ def test_what_is_no_uid_is_no_file(tmp_path: Path, uid: str) -> None:
     assert Programmed(str(tmp_path)).put([uid]) == set()
     assert not holds(str(tmp_path), uid)
     assert sorted(path.name for path in tmp_path.rglob("*")) == sorted([*before, "pods"])
+
+
+def test_each_address_is_nudged_once_a_second() -> None:
+    now, sent = [0.0], list[Address]()
+    nudges = Nudges(lambda: now[0], sent.append)
+    one, other = (parse_address(text) for text in ("10.0.0.1", "fd00::1"))
+    nudges([one])
+    nudges([one, other])
+    assert sent == [one, other]
+    now[0] = 1.0
+    nudges([one])
+    assert sent == [one, other, one]
+    nudges(Address(4, number) for number in range(100))
+    assert len(sent) == 3 + 64

@@ -116,6 +116,7 @@ class World:
         self.settings = Settings(node=node, pod_cidrs=BLOCKS, state_dir=str(tmp))
         self.knowledge = Knowledge(self.settings, host_of(pods), Heard(KINDS))
         self.inbox: Inbox[Message] = Inbox(lambda: self.now)
+        self.nudged: list[Address] = []
         self.flows, self.drift, self.notes = FakeFlows(), FakeDrift(), Notes()
         self.keeper = Keeper(self.knowledge.view(frozenset()), FAMILIES, self.kernel)
         self.loop = Loop(
@@ -126,6 +127,7 @@ class World:
             self.flows,
             lambda keeper: Repairer(keeper, self.drift, lambda: self.now, 60.0),
             self.notes,
+            self.nudged.extend,
             enforced,
             frozenset(),
             lambda: self.now,

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from enforcer.backend import Backend
-from enforcer.bridges import bridge_filtering
+from enforcer.bridges import bridge_filtering, tags_pass_by
 from enforcer.host import plans
 from lab import netns
 from lab.probe import Outcome, Probe
@@ -243,13 +243,23 @@ def test_without_br_netfilter_nothing_is_pretended(world: Bridged, backend: Back
     compiled, view = world.compiled(API), world.view("n1")
     with world.lab.inside("n1"):
         assert bridge_filtering(FAMILIES) is None
-        for name in ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-filter-vlan-tagged"):
+        for name in ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables"):
             netns.set_sysctl(f"net.bridge.{name}", "0")
             with pytest.raises(HostRefused, match=rf"n1 can't be enforced: .*: sysctl -w net.bridge.{name}=1$"):
                 plans(backend, compiled, view)
             netns.set_sysctl(f"net.bridge.{name}", "1")
         netns.set_sysctl("net.bridge.bridge-nf-call-ip6tables", "0")
         assert bridge_filtering((4,)) is None
+
+
+@backends
+def test_that_tagged_frames_pass_by_is_said_and_hinders_nothing(world: Bridged, backend: Backend) -> None:
+    compiled, view = world.compiled(API), world.view("n1")
+    with world.lab.inside("n1"):
+        assert tags_pass_by() is None
+        netns.set_sysctl("net.bridge.bridge-nf-filter-vlan-tagged", "0")
+        assert str(tags_pass_by()).endswith("sysctl -w net.bridge.bridge-nf-filter-vlan-tagged=1")
+        assert bridge_filtering(FAMILIES) is None and plans(backend, compiled, view)
 
 
 @pytest.fixture
