@@ -1,12 +1,14 @@
 """An API server with the objects of a world, in a process of its own: `python -m benchmarks.watch_server WORLD`.
 
-Prints its port; then each line on its standard input has so many pods change, and is answered with its figures; it ends
-with its input. It is the one that the tests break, here on its best behaviour."""
+Prints its port. Each line on its standard input has so many pods change, `N`, or become another application's, one after
+another, `moves N SECONDS-BETWEEN`, and is answered with its figures; it ends with its input. It is the one that the
+tests break, here on its best behaviour."""
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 
 from benchmarks import api_objects
 from benchmarks.api_objects import World
@@ -36,10 +38,14 @@ def main(world: World) -> None:
         print(server.port, flush=True)
         turn = 0
         for line in sys.stdin:
-            for _ in range(int(line)):
+            moves, count, pause = ([*line.split(), "0"] if line.startswith("moves") else ["", line, "0"])[:3]
+            for _ in range(int(count)):
                 turn += 1
-                body = api_objects.pod(world, turn * 7919 % world.pods, revision=str(turn))
-                made.put_bytes(history.PODS, ("", str(turn * 7919 % world.pods)), body)
+                number = turn * 7919 % world.pods
+                labels = api_objects.app_labels(turn * 31 % world.apps) if moves else {"revision": str(turn)}
+                if not (moves and number % world.nodes == 0):  # those of the agent's own node stay as they are
+                    made.put_bytes(history.PODS, ("", str(number)), api_objects.pod(world, number, **labels))
+                time.sleep(float(pause))
             print(json.dumps({"sent": server.sent, "requests": dict(server.requests)}), flush=True)
 
 

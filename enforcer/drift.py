@@ -62,12 +62,16 @@ _SOCKETS: dict[Family, tuple[int, int]] = {4: (socket.AF_INET, 0), 6: (socket.AF
 
 
 class _Look:
-    """Something that is looked at, and what was seen."""
+    """Something that is looked at, and what was seen; None where the next look only begins anew."""
 
-    def __init__(self, read: Callable[[], list[bytes]], period: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, read: Callable[[], list[bytes]], period: float, costly: bool, clock: Callable[[], float]
+    ) -> None:
         self._read = read
         self._period = period
         self._clock = clock
+        self._seen: list[bytes] | None = None
+        self.costly = costly
         self.take()
 
     def take(self) -> None:
@@ -76,13 +80,16 @@ class _Look:
         ended = self._clock()
         self._due = max(began + self._period, ended + (ended - began) / SHARE)
 
+    def forget(self) -> None:
+        self._seen = None
+
     def changed(self) -> bool:
         """False, too, where it is too early to look."""
         if self._clock() < self._due:
             return False
         before = self._seen
         self.take()
-        return self._seen != before
+        return before is not None and self._seen != before
 
 
 class Watch:
@@ -95,11 +102,11 @@ class Watch:
         self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
         self._tables = {f: socket.socket(_SOCKETS[f][0], socket.SOCK_DGRAM) for f in backend.families}
         if backend.mode == "nft":
-            looks = [(self._generation, 0.0)]
+            looks = [(self._generation, 0.0, False)]
         else:
-            looks = [(self._sizes, 0.0), (self._entries, SLOW)]
-        looks += [(self._heads, 0.0), (self._members, SLOW)]
-        self._looks = [_Look(read, period, clock) for read, period in looks]
+            looks = [(self._sizes, 0.0, False), (self._entries, SLOW, True)]
+        looks += [(self._heads, 0.0, True), (self._members, SLOW, True)]
+        self._looks = [_Look(read, period, costly, clock) for read, period, costly in looks]
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +122,15 @@ class Watch:
         """Takes what there is now as seen, as after a change of our own."""
         for look in self._looks:
             look.take()
+
+    def ours(self) -> None:
+        """As `look`, at a cost that does not grow with what there is: what takes long is looked at when it is due next,
+        and what somebody else does to it until then is not told from our own change."""
+        for look in self._looks:
+            if look.costly:
+                look.forget()
+            else:
+                look.take()
 
     def changed(self) -> bool:
         """Whether somebody changed anything, as far as it is time to look."""

@@ -29,6 +29,8 @@ class Watching(Protocol):
 
     def look(self) -> None: ...
 
+    def ours(self) -> None: ...
+
     def changed(self) -> bool: ...
 
 
@@ -57,7 +59,7 @@ class Repairer:
 
     def ours(self) -> None:
         """After each change of our own: what the watch sees now is no news."""
-        self._watch.look()
+        self._watch.ours()
 
     def check(self) -> tuple[Repair, ...]:
         """Looks, and where somebody changed anything, or it was long ago, brings it to what is wanted. What the keeper

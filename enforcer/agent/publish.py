@@ -24,7 +24,8 @@ from policy.errors import HostRefused
 from policy.model import DIRECTIONS, Pod
 
 _LOUD = 60.0  # seconds between reminders that the node is open
-_FRESH = 1.0
+# Seconds from one picture to the next, where nothing changed and where something did.
+_FRESH, _GAP = 1.0, 0.2
 
 
 class Publisher:
@@ -86,7 +87,7 @@ class Publisher:
         if loop.knowledge.opened and now >= self._reminded + _LOUD:
             self._reminded = now
             log.warning("THE NODE IS OPEN: nothing is enforced", by=loop.knowledge.opened)
-        if not (self._dirty or now >= self._next):
+        if now < self._next - (_FRESH - _GAP if self._dirty else 0):
             return
         self._dirty, self._next = False, now + _FRESH
         self._count()

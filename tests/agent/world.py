@@ -82,6 +82,8 @@ class FakeDrift:
     def look(self) -> None:
         self.drifted = False
 
+    ours = look
+
 
 class Notes:
     """An observer that remembers."""

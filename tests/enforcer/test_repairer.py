@@ -30,6 +30,8 @@ class FakeWatch:
     def look(self) -> None:
         self.seen = True
 
+    ours = look
+
     def changed(self) -> bool:
         return not self.seen
 
