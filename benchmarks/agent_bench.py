@@ -69,7 +69,7 @@ def _costs(
                     yield figure(what, [percentile(told, percent)], "ms", target, **case, changes=len(told))
             if idle:
                 before = agent.cpu()
-                _ask(asked, answers, f"moves {int(idle * 10)} 0.1")
+                _ask(asked, answers, f"{int(idle * 10)} 0.1")
                 share = (agent.cpu() - before) / idle
                 yield figure("agent at 10 updates a second elsewhere, share of a core", [share], "ratio", 0.02, **case)
 

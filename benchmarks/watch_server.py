@@ -1,7 +1,7 @@
 """An API server with the objects of a world, in a process of its own: `python -m benchmarks.watch_server WORLD`.
 
-Prints its port. Each line on its standard input has so many pods change, `N`, or become another application's, one after
-another, `moves N SECONDS-BETWEEN`, and is answered with its figures; it ends with its input. It is the one that the
+Prints its port. Each line on its standard input has so many pods change, `N [PAUSE]`, or become another
+application's, `moves N [PAUSE]`, and is answered with its figures; it ends with its input. It is the one that the
 tests break, here on its best behaviour."""
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def main(world: World) -> None:
         print(server.port, flush=True)
         turn = 0
         for line in sys.stdin:
-            moves, count, pause = ([*line.split(), "0"] if line.startswith("moves") else ["", line, "0"])[:3]
+            moves = line.startswith("moves")
+            count, pause = [*line.removeprefix("moves").split(), "0"][:2]
             for _ in range(int(count)):
                 turn += 1
                 number = turn * 7919 % world.pods

@@ -60,8 +60,8 @@ class Publisher:
         self._watchers = watchers
 
     def applied(self, plans: tuple[Plan, ...], why: str, heard: float, began: float, ended: float) -> None:
-        self._dirty = True
         if any(plans):
+            self._dirty = True
             self._metrics.event_to_kernel.observe(ended - heard)
             spent, waited = (round(each * 1000, 1) for each in (ended - began, began - heard))
             log.info("rules follow", why=why, steps=[*map(summary, plans)], ms=spent, waited_ms=waited)
