@@ -53,7 +53,8 @@ class Tales:
         if lost:
             self._lost(lost)
         for denial in self._teller.take(packets):
-            log.info("denied", **msgspec.to_builtins(denial))
+            fields = msgspec.to_builtins(denial)
+            log.info("denied", at=fields.pop("time"), **fields)
             with self._lock:
                 self._of_late.append(denial)
                 for follower in self._followers:
