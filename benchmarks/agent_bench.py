@@ -67,6 +67,12 @@ def _costs(
                 for percent, target in ((50, 2.0), (99, 10.0)):
                     what = f"label of a far pod heard to the kernel, p{percent}"
                     yield figure(what, [percentile(told, percent)], "ms", target, **case, changes=len(told))
+                burst = len(agent.applied())
+                _ask(asked, answers, f"moves {moves * 5} 0.001")
+                time.sleep(2)
+                late = [each["ms"] + each["waited_ms"] for each in agent.applied()[burst:]]
+                what = "heard to the kernel while 1,000 pods a second change, the latest"
+                yield figure(what, [max(late)], "ms", None, **case, batches=len(late), changes=moves * 5)
             if idle:
                 before = agent.cpu()
                 _ask(asked, answers, f"{int(idle * 10)} 0.1")
