@@ -75,6 +75,22 @@ def verdict(compiled: State, flow: Flow, node_egress: NodeEgress = "enforce") ->
 
 
 def _half(compiled: State, flow: Flow, direction: Direction, node_egress: NodeEgress) -> Half:
+    settled = half_without_rules(compiled, flow, direction, node_egress)
+    if settled is not None:
+        return settled
+    subject, peer = (flow.dst, flow.src) if direction == "ingress" else (flow.src, flow.dst)
+    assert subject.pod is not None
+    allow = compiled.allow(subject.pod, direction)
+    family = next((end.address.family for end in (flow.src, flow.dst) if end.address), None)
+    question = Question(compiled, peer, flow.dst, flow.protocol, flow.port, family)
+    if question.admitted(allow):
+        return Half(direction, True, "rule", True, question.admitting(allow), allow.policies)
+    uncertain = peer.address is None and question.possible(allow)
+    return Half(direction, False, "no rule", True, policies=allow.policies, uncertain=uncertain)
+
+
+def half_without_rules(compiled: State, flow: Flow, direction: Direction, node_egress: NodeEgress) -> Half | None:
+    """The answer where rules need not be asked, on any port; None where they must be."""
     subject, peer = (flow.dst, flow.src) if direction == "ingress" else (flow.src, flow.dst)
     if subject.pod is None or not subject.pod.selectable:
         return Half(direction, True, "finished" if subject.pod and subject.pod.finished else "no pod")
@@ -87,15 +103,10 @@ def _half(compiled: State, flow: Flow, direction: Direction, node_egress: NodeEg
     on_own_node = bool(peer.node) and peer.node == subject.pod.node
     if on_own_node and (direction == "ingress" or node_egress == "allow"):
         return Half(direction, True, "own node", True, policies=allow.policies)
-    family = next((end.address.family for end in (flow.src, flow.dst) if end.address), None)
-    question = _Question(compiled, peer, flow.dst, flow.protocol, flow.port, family)
-    if question.admitted(allow):
-        return Half(direction, True, "rule", True, question.admitting(allow), allow.policies)
-    uncertain = peer.address is None and question.possible(allow)
-    return Half(direction, False, "no rule", True, policies=allow.policies, uncertain=uncertain)
+    return None
 
 
-class _Question(Struct, frozen=True):
+class Question(Struct, frozen=True):
     """One flow, asked of one allow-set."""
 
     compiled: State
@@ -106,7 +117,7 @@ class _Question(Struct, frozen=True):
     family: Family | None
 
     def admitted(self, allow: AllowSet) -> bool:
-        return any(self._ports(grant.ports) and self._peer(grant.peers) for grant in allow.grants)
+        return any(self._ports(grant.ports) and self.peer_matches(grant.peers) for grant in allow.grants)
 
     def admitting(self, allow: AllowSet) -> tuple[RuleRef, ...]:
         """Every pair of entries, of every rule, that admits the flow."""
@@ -116,7 +127,7 @@ class _Question(Struct, frozen=True):
             for port_index, ports in rule.ports
             if self._ports(ports)
             for peer_index, peers in rule.peers
-            if self._peer(peers)
+            if self.peer_matches(peers)
         )
 
     def possible(self, allow: AllowSet) -> bool:
@@ -138,7 +149,7 @@ class _Question(Struct, frozen=True):
             )
         )
 
-    def _peer(self, peers: PeerSet) -> bool:
+    def peer_matches(self, peers: PeerSet) -> bool:
         pod = self.peer.pod
         if pod is not None and peers.matches_pod(pod, self.compiled.namespaces):
             return True
