@@ -89,14 +89,18 @@ def _of_rules(half: Half, flow: Flow, subject: End, peer: End, policies: tuple[N
             yield 16
         if flow.protocol not in PROTOCOLS:
             yield 10
+        named = [
+            ref.port is not None and isinstance(rule.ports[ref.port].port, str)
+            for ref, rule in zip(half.rules, entries, strict=True)
+        ]
+        if named and all(named):
+            yield 20
     elif not rules:
         yield 7
     if not half.allowed and any(not rule.understood for rule in rules):
         yield 34
     if not half.allowed and flow.protocol not in PROTOCOLS and any(rule.ports for rule in rules):
         yield 22
-    if any(isinstance(port.port, str) for rule in rules for port in rule.ports):
-        yield 20
     if peer.pod and peer.pod.finished:
         yield 24
     elif peer.pod and peer.pod.host_network:

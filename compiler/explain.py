@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from compiler.allowset import PolicyRef, RuleRef
-from compiler.basis import Row, rows_of
+from compiler.basis import Row, row, rows_of
 from compiler.compile import Compiled
 from compiler.verdict import End, Flow, Half, NodeEgress, Verdict, verdict
 from policy.model import Direction, NetworkPolicy
@@ -66,7 +66,10 @@ def _side(compiled: Compiled, flow: Flow, half: Half, service_port: int) -> Side
     if not half.allowed:
         found = [_miss(compiled, flow, half.direction, policy, service_port) for policy in policies]
         misses = tuple(sorted(found, key=lambda miss: (miss.cost, miss.policy.policy)))
-    return Side(half, misses, rows_of(half, flow, policies))
+    rows = rows_of(half, flow, policies)
+    if any(obstacle.kind == "named port" for miss in misses[:1] for obstacle in miss.obstacles):
+        rows = (*rows, row(20))
+    return Side(half, misses, rows)
 
 
 def _miss(compiled: Compiled, flow: Flow, direction: Direction, policy: NetworkPolicy, service_port: int) -> Miss:
@@ -74,14 +77,15 @@ def _miss(compiled: Compiled, flow: Flow, direction: Direction, policy: NetworkP
     rules = policy.rules(direction)
     if not rules:
         return Miss(ref, None, (Obstacle("no rule", f"it has no {direction} rule, so it allows nothing", _NO_RULE),))
-    other = _other(compiled, flow, direction)
+    other = other_end(compiled, flow, direction)
     asked = Asked(flow.protocol, flow.port, flow.dst.pod, service_port)
     gaps = [gap(rule, policy.namespace, other, asked) for rule in rules]
     at = min(range(len(gaps)), key=lambda number: gaps[number].cost)
     return Miss(ref, RuleRef(policy.key, direction, at, gaps[at].peer, gaps[at].port), gaps[at].obstacles)
 
 
-def _other(compiled: Compiled, flow: Flow, direction: Direction) -> Other:
+def other_end(compiled: Compiled, flow: Flow, direction: Direction) -> Other:
+    """The end that the rules of `direction` are asked about."""
     end = flow.src if direction == "ingress" else flow.dst
     pod = end.pod if end.pod and end.pod.selectable else None
     labels = compiled.namespaces[pod.namespace] if pod else {}

@@ -133,6 +133,9 @@ def _fill(answer: Answer, compiled: Compiled, ends: Ends, node_egress: NodeEgres
     from podfence.ends import pairs
 
     src, dst = ends.find(answer.src), ends.find(answer.dst)
+    for end in (src, dst):
+        if end.service is not None or end.sort == "block":
+            raise UsageError(f"{end.name} is a {end.sort}: only podfence explain answers for those")
     found = []
     for one, other in pairs(src, dst):
         answered = verdict(compiled, Flow(one, other, answer.protocol, answer.port), node_egress)

@@ -17,6 +17,9 @@ def service_model(wire: WireService, namespace: str, name: str, report: Report) 
     if spec is None:
         return Service(namespace, name, source=report.source)
     addresses = [*entries(spec.clusterIPs, ("spec", "clusterIPs")), (("spec", "clusterIP"), spec.clusterIP)]
+    balancer = wire.status.loadBalancer.ingress if wire.status and wire.status.loadBalancer else None
+    outside: list[tuple[Path, str | None]] = [*entries(spec.externalIPs, ("spec", "externalIPs"))]
+    outside += [(("status", "loadBalancer", "ingress", at, "ip"), entry.ip) for at, entry in enumerate(balancer or ())]
     return Service(
         namespace=namespace,
         name=name,
@@ -26,6 +29,9 @@ def service_model(wire: WireService, namespace: str, name: str, report: Report) 
         cluster_ips=parsed(((at, text) for at, text in addresses if text != "None"), parse_address, report),
         ports=_ports(spec.ports, ("spec", "ports"), report),
         external_name=spec.externalName or "",
+        headless=spec.clusterIP == "None" or "None" in (spec.clusterIPs or ()),
+        entry_addresses=parsed(outside, parse_address, report),
+        keeps_source=spec.externalTrafficPolicy == "Local",
         source=report.source,
     )
 

@@ -141,11 +141,22 @@ class _ServiceSpec(Struct, gc=False):
     clusterIP: str | None = None
     clusterIPs: list[str] | None = None
     externalName: str | None = None
+    externalIPs: list[str] | None = None
+    externalTrafficPolicy: str | None = None
     ports: list[WirePort] | None = None
+
+
+class _LoadBalancer(Struct, gc=False):
+    ingress: list[WireAddress] | None = None
+
+
+class _ServiceStatus(Struct, gc=False):
+    loadBalancer: _LoadBalancer | None = None
 
 
 class WireService(WireObject, gc=False):
     spec: _ServiceSpec | None = None
+    status: _ServiceStatus | None = None
 
 
 class _Conditions(Struct, gc=False):

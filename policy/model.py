@@ -91,7 +91,8 @@ class ServicePort(Struct, frozen=True):
 
 
 class Service(Struct, frozen=True):
-    """`selector` is None where the Service has none: its endpoints are somebody else's business."""
+    """`selector` is None where the Service has none: its endpoints are somebody else's business. `entry_addresses` are
+    those of its load balancer and its external ones. `keeps_source`: externalTrafficPolicy is Local."""
 
     namespace: str
     name: str
@@ -100,7 +101,14 @@ class Service(Struct, frozen=True):
     cluster_ips: tuple[Address, ...] = ()
     ports: tuple[ServicePort, ...] = ()
     external_name: str = ""
+    headless: bool = False
+    entry_addresses: tuple[Address, ...] = ()
+    keeps_source: bool = False
     source: Source | None = None
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
 
 
 class Endpoint(Struct, frozen=True):

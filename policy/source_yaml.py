@@ -50,8 +50,13 @@ class _Composer(CParser):
 def _compose(place: YamlPlace) -> Node | None:
     """None where the mapping does not stand alone, as when it uses an anchor from outside."""
     text, span = place.text, place.span
+    return composed(" " * span.column + text[span.start : span.end])
+
+
+def composed(text: str) -> Node | None:
+    """The nodes of the one document in `text`, with their places; None where it is none, or does not stand alone."""
     try:
-        return _Composer(" " * span.column + text[span.start : span.end]).get_single_node()
+        return _Composer(text).get_single_node()
     except YAMLError:
         return None
 

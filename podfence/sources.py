@@ -1,0 +1,92 @@
+"""Where a command's objects come from: files, or a cluster, with a change on top of either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce, wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from compiler.compile import Compiled
+    from policy.model import Cluster
+
+
+class Found(Struct, frozen=True):
+    """`unseen` is what could not be read, so that no verdict can be sure."""
+
+    compiled: Compiled
+    unseen: tuple[str, ...] = ()
+
+
+class Sources(Struct, frozen=True):
+    """What the options say. `namespace` is that of names without one."""
+
+    paths: tuple[str, ...]
+    recursive: bool
+    context: str | None
+    kubeconfig: str | None
+    more: tuple[str, ...]
+    gone: tuple[str, ...]
+    namespace: str
+
+    def compiled(self, names: Sequence[str] = ()) -> Found:
+        """The objects, compiled. Where `names` are all that is asked about, namespaces that can't matter to them need
+        not be read."""
+        from compiler.compile import Compiled
+
+        cluster, unseen = self._read(names)
+        if self.more:
+            from podfence.inputs import read_cluster
+            from podfence.overlay import overlay
+
+            cluster = overlay(cluster, read_cluster(self.more, recursive=False).cluster)
+        if self.gone:
+            from podfence.overlay import without
+
+            cluster = without(cluster, self.gone)
+        return Found(Compiled(cluster), unseen)
+
+    def _read(self, names: Sequence[str]) -> tuple[Cluster, tuple[str, ...]]:
+        if not self.paths:
+            from podfence.cluster import read_cluster as read_api
+
+            return read_api(self.context, self.kubeconfig, names, self.namespace)
+        from podfence.inputs import read_cluster
+
+        return read_cluster(self.paths, self.recursive).cluster, ()
+
+
+_OPTIONS = (
+    click.option(
+        "-f",
+        "--filename",
+        "paths",
+        metavar="PATH",
+        multiple=True,
+        help="A file or folder of manifests, or - for stdin; may be given again. Without: the cluster.",
+    ),
+    click.option("-R", "--recursive", is_flag=True, help="Read folders below the given ones too."),
+    click.option("--context", metavar="NAME", help="Another context of the kubeconfig than the current one."),
+    click.option("--kubeconfig", metavar="FILE", help="Another kubeconfig."),
+    click.option("--with", "more", metavar="FILE", multiple=True, help="As if these objects were there, or were so."),
+    click.option(
+        "--without", "gone", metavar="NS/KIND/NAME", multiple=True, help="As if it were gone: shop/netpol/deny-all."
+    ),
+    click.option(
+        "-n", "--namespace", default="default", show_default=True, help="Namespace of names that are given without one."
+    ),
+)
+
+
+def source_options(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Gathers the options of where objects come from into one `sources` argument."""
+
+    @wraps(callback)  # also takes over the options that the callback has already
+    def gathered(**arguments: Any) -> Any:
+        fields = {name: arguments.pop(name) for name in Sources.__struct_fields__}
+        return callback(sources=Sources(**fields), **arguments)
+
+    return reduce(lambda decorated, option: option(decorated), reversed(_OPTIONS), gathered)

@@ -1,0 +1,98 @@
+"""`podfence explain` against an API server: what it reads, what it leaves unread, and what it says of what it can't."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cli.api_server import Server, serving
+from tests.semantics.world import pod, policy, space, standing
+
+POLICY = policy(
+    "{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}"
+)
+
+
+@pytest.fixture
+def asked(podfence, tmp_path: Path):
+    """Runs `explain ARGUMENTS -o json` against `server`."""
+
+    def run(server: Server, *arguments: object) -> Any:
+        config = server.kubeconfig(tmp_path)
+        return podfence("explain", *arguments, "-o", "json", "--kubeconfig", config)
+
+    return run
+
+
+def test_only_namespaces_that_can_matter_are_read(asked) -> None:
+    with serving(Server([*standing(), POLICY])) as server:
+        ran = asked(server, "shop/web", "shop/db", "--port", "8080", "--expect", "allow")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["verdict"] == "allowed"
+    assert not [path for path in server.asked if "bank" in path or path == "/api/v1/pods"]
+
+
+def test_lists_come_in_pages_and_are_whole(asked) -> None:
+    many = [pod(f"shop/more-{number}", [f"10.1.0.{100 + number}"], app="more") for number in range(7)]
+    with serving(Server([*standing(), POLICY, *many])) as server:
+        ran = asked(server, "shop/more-6", "db", "-n", "shop", "--port", "8080", "--expect", "deny")
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_an_address_is_whoever_has_it(asked) -> None:
+    with serving(Server([*standing(), POLICY])) as server:
+        ran = asked(server, "10.1.1.10", "shop/db", "--port", "8080")
+    (answer,) = json.loads(ran.stdout)["answers"]
+    assert (answer["src"]["names"], answer["verdict"]) == (["bank/web"], "denied")
+
+
+def test_what_cannot_be_read_is_said_and_ends_with_3(asked) -> None:
+    with serving(Server([*standing(), POLICY], refuse=("networkpolicies",))) as server:
+        ran = asked(server, "shop/web", "shop/db", "--port", "8080", "--expect", "allow")
+    document = json.loads(ran.stdout)
+    assert (ran.returncode, document["verdict"]) == (3, "unknown")
+    assert document["unseen"] == ["networkpolicies of shop: refused with 403 Forbidden"]
+    assert "networkpolicies of shop" in ran.stderr
+
+
+def test_no_cluster_at_all(podfence, tmp_path) -> None:
+    ran = podfence("explain", "a", "b", "--port", "80", KUBECONFIG=str(tmp_path / "none"), HOME=str(tmp_path))
+    assert ran.returncode == 3
+    assert ran.stderr.count("\n") == 1 and "no cluster" in ran.stderr
+
+
+def test_a_server_that_does_not_answer(podfence, tmp_path) -> None:
+    server = Server([])
+    server.url = "http://127.0.0.1:9"
+    ran = podfence("explain", "a", "b", "--port", "80", "--kubeconfig", server.kubeconfig(tmp_path))
+    assert ran.returncode == 3
+    assert "does not answer" in ran.stderr
+
+
+def test_a_change_on_top_of_the_cluster(asked, tmp_path) -> None:
+    change = tmp_path / "change.yaml"
+    change.write_text(yaml.safe_dump(policy("{podSelector: {}, policyTypes: [Ingress]}", "shop/policy")))
+    flow = ("shop/web", "shop/db", "--port", "8080")
+    with serving(Server([*standing(), POLICY, space("empty")])) as server:
+        assert asked(server, *flow, "--expect", "allow").returncode == 0
+        assert asked(server, *flow, "--with", change, "--expect", "deny").returncode == 0
+        assert asked(server, "bank/web", *flow[1:], "--expect", "deny").returncode == 0
+        assert (
+            asked(server, "bank/web", *flow[1:], "--without", "shop/netpol/policy", "--expect", "allow").returncode == 0
+        )
+        missing = asked(server, *flow, "--without", "shop/netpol/polcy")
+    assert missing.returncode == 2
+    assert "near it: shop/netpol/policy" in missing.stderr
+
+
+def test_a_fix_without_a_file_is_yaml(asked) -> None:
+    with serving(Server([*standing(), POLICY])) as server:
+        ran = asked(server, "bank/web", "shop/db", "--port", "8080", "--fix")
+    fix = json.loads(ran.stdout)["fix"]
+    assert "patches" not in fix
+    (changed,) = map(yaml.safe_load, fix["policies"])
+    assert changed["metadata"] == {"name": "policy", "namespace": "shop"}
