@@ -27,24 +27,40 @@ class Reason(Struct, frozen=True):
     text: str
 
 
+class Matched(Struct, frozen=True):
+    """A rule that a packet matched, as iptables writes it, and how many packets it has counted by now."""
+
+    chain: str
+    text: str
+    packets: int
+
+
 def installed_walk(actual: Actual, hook: HookName, packet: Packet) -> tuple[Outcome, tuple[str, ...]]:
     """How it ends, and the rules that it matched, as iptables writes them. Rules that podfence does not know are passed
     over."""
+    outcome, matched = counted_walk(actual, hook, packet)
+    return outcome, tuple(f"-A {each.chain} {each.text}" for each in matched)
+
+
+def counted_walk(actual: Actual, hook: HookName, packet: Packet) -> tuple[Outcome, tuple[Matched, ...]]:
+    """As `installed_walk`, rule by rule, with the counters as they were read. Nothing is sent."""
     chains = {
         name: tuple(c.rule if isinstance(c.rule, Rule) else Rule((), Count()) for c in rules)
         for name, rules in actual.tables.chains.items()
     }
     sets = {name: found.ipset for name, found in actual.sets.items()}
-    lines: list[str] = []
+    found: list[Matched] = []
     for target in actual.tables.builtin.get(hook, ()):
         if target:
             walk = Simulator(RuleSet(actual.family, {hook: target}, chains, sets)).walk(hook, packet)
             for step in walk.steps:
-                rule = actual.tables.chains[step.chain][step.rule].rule
-                lines.append(f"-A {step.chain} {rule.text if isinstance(rule, Foreign) else rule_text(rule)}")
+                counted = actual.tables.chains[step.chain][step.rule]
+                rule = counted.rule
+                text = rule.text if isinstance(rule, Foreign) else rule_text(rule)
+                found.append(Matched(step.chain, text, counted.packets))
             if walk.outcome != "accept":
-                return walk.outcome, tuple(lines)
-    return "accept", tuple(lines)
+                return walk.outcome, tuple(found)
+    return "accept", tuple(found)
 
 
 def reasons(compiled: Compiled, node: NodeView, hook: HookName, packet: Packet) -> tuple[Reason, ...]:

@@ -74,6 +74,10 @@ class Asking(Struct, frozen=True):
     ends: Ends
     node_egress: NodeEgress = "enforce"
 
+    @property
+    def known_nodes(self) -> set[str]:
+        return {*self.ends.nodes, *(pod.node for pod in self.compiled.cluster.pods if pod.node)}
+
     def answers(self, src: Named, dst: Named, port: Port) -> list[Answer]:
         """Alike ones together. UsageError where the two have no address family in common, or the port no meaning."""
         if src.service is not None and not src.ends:

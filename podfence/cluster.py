@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import msgspec
 from msgspec import Raw, Struct
 
-from policy.cidr import parse_address, parse_cidr
+from podfence.scope import EVERYTHING, scope_of
 from policy.decode import decode_document
 from policy.documents import Document
 from policy.errors import UnknownVerdict
@@ -49,42 +49,6 @@ class _List(Struct):
 _LIST = msgspec.json.Decoder(_List)
 
 
-class Scope(Struct, frozen=True):
-    """What the names of the ends call for. `everywhere`: all pods, since a block may hold any of them."""
-
-    namespaces: tuple[str, ...]
-    addresses: tuple[str, ...] = ()
-    everywhere: bool = False
-
-
-def scope_of(names: Sequence[str], namespace: str) -> Scope:
-    """The namespaces that names can mean, in every reading; those of other namespaces can't matter: a policy selects
-    subjects of its own, and a peer is one of the two ends."""
-    namespaces: dict[str, None] = {}
-    addresses: list[str] = []
-    everywhere = False
-    for name in names:
-        if name == "internet" or _is(parse_cidr, name):
-            everywhere = True
-        elif _is(parse_address, name):
-            addresses.append(name)
-        else:
-            first, slash, rest = name.partition("/")
-            if slash and first not in ("node", "nodes", "no"):
-                namespaces[first] = None
-            if "/" not in rest:
-                namespaces[namespace] = None
-    return Scope(tuple(namespaces), tuple(addresses), everywhere)
-
-
-def _is(parse: Callable[[str], object], text: str) -> bool:
-    try:
-        parse(text)
-    except ValueError:
-        return False
-    return True
-
-
 def read_cluster(
     context: str | None, kubeconfig: str | None, names: Sequence[str], namespace: str
 ) -> tuple[Cluster, tuple[str, ...]]:
@@ -94,7 +58,7 @@ def read_cluster(
 
 
 def collect(fetch: Fetch, names: Sequence[str], namespace: str) -> tuple[Cluster, tuple[str, ...]]:
-    scope = scope_of(names, namespace) if names else Scope((), (), True)
+    scope = scope_of(names, namespace) if names else EVERYTHING
     items: list[Item] = []
     unseen: list[str] = []
 

@@ -15,6 +15,7 @@ from msgspec import Struct
 from compiler.compile import Compiled
 from compiler.prefixes import AddressSet, addresses_of
 from compiler.verdict import End
+from podfence.scope import KINDS
 from policy.cidr import Address, parse_address, parse_cidr
 from policy.errors import UsageError
 from policy.labels import bare
@@ -27,26 +28,6 @@ _NOT_PUBLIC = (
     *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
     *("192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/3"),
 )
-_KINDS = {
-    "po": "pod",
-    "pods": "pod",
-    "deployment": "deploy",
-    "deployments": "deploy",
-    "statefulset": "sts",
-    "statefulsets": "sts",
-    "daemonset": "ds",
-    "daemonsets": "ds",
-    "replicaset": "rs",
-    "replicasets": "rs",
-    "jobs": "job",
-    "cronjobs": "cronjob",
-    "cj": "cronjob",
-    "no": "node",
-    "nodes": "node",
-    "service": "svc",
-    "services": "svc",
-}
-KINDS = ("pod", "deploy", "sts", "ds", "rs", "job", "cronjob", "node", "svc")
 Sort = Literal["pod", "workload", "service", "node", "address", "block", "internet"]
 
 
@@ -144,10 +125,10 @@ class Ends:
         if len(parts) == 1:
             candidates = [(self._namespace, "pod", name)]
         elif len(parts) == 2:
-            kind = _KINDS.get(parts[0], parts[0])
+            kind = KINDS.get(parts[0], parts[0])
             candidates = [(parts[0], "pod", parts[1]), (self._namespace, kind, parts[1])]
         else:
-            candidates = [(parts[0], _KINDS.get(parts[1], parts[1]), "/".join(parts[2:]))]
+            candidates = [(parts[0], KINDS.get(parts[1], parts[1]), "/".join(parts[2:]))]
         for namespace, kind, rest in candidates:
             full = f"{namespace}/{kind}/{rest}"
             if kind == "node" and rest in self._nodes:

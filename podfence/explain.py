@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from podfence.answers import Explanation
     from podfence.asking import Asking
     from podfence.ends import Ends, Named
+    from podfence.sources import Found
     from policy.model import Labels
 
 Form = Literal["text", "wide", "json", "yaml"]
@@ -77,16 +78,20 @@ def command(
     A workload to itself is one of its pods to another. A finished pod (Succeeded, Failed) counts as an address that is
     no pod's, and the answer says so.
     """
-    from podfence.asking import Asking, read_port
-    from podfence.ends import Ends
+    from podfence.asking import read_port
 
     port = read_port(port_text)
     if (wants_fix or live) and port.number is None:
         raise UsageError(f"{'--fix' if wants_fix else '--live'} needs --port")
-    found = sources.compiled((src, dst))
-    ends = Ends(found.compiled, sources.namespace)
-    asking = Asking(found.compiled, ends, node_egress)
-    ends_asked = _end(ends, src, src_labels, "--src-labels"), _end(ends, dst, dst_labels, "--dst-labels")
+    labels = {"--src-labels": src_labels, "--dst-labels": dst_labels}
+    try:
+        # What a fix changes elsewhere can't be told from the namespaces of the two ends.
+        found, asking, ends_asked = _ends(sources, () if wants_fix else (src, dst), (src, dst), labels, node_egress)
+    except UsageError:
+        # Of an end that is not there the nearest names may be anywhere.
+        if wants_fix or sources.reads_once:
+            raise
+        found, asking, ends_asked = _ends(sources, (), (src, dst), labels, node_egress)
     explained = explanation(asking, *ends_asked, port_text, list(found.unseen))
     if wants_fix:
         from podfence.fixes import fix
@@ -100,6 +105,22 @@ def command(
     if not quiet:
         _print(explained, form)
     return _ending(explained, expect)
+
+
+def _ends(
+    sources: Sources,
+    about: tuple[str, ...],
+    names: tuple[str, str],
+    labels: dict[str, str | None],
+    node_egress: NodeEgress,
+) -> tuple[Found, Asking, tuple[Named, Named]]:
+    from podfence.asking import Asking
+    from podfence.ends import Ends
+
+    found = sources.compiled(about)
+    ends = Ends(found.compiled, sources.namespace)
+    src, dst = (_end(ends, name, text, option) for name, (option, text) in zip(names, labels.items(), strict=True))
+    return found, Asking(found.compiled, ends, node_egress), (src, dst)
 
 
 def explanation(asking: Asking, src: Named, dst: Named, port_text: str, unseen: list[str]) -> Explanation:
@@ -146,10 +167,11 @@ def _print(explained: Explanation, form: Form) -> None:
 
 
 def _ending(explained: Explanation, expect: Expect | None) -> int:
-    if explained.live and (explained.live.unseen or any(walk.drift for walk in explained.live.walks)):
+    if explained.live:
         if any(walk.drift for walk in explained.live.walks):
             return 1
-        raise UnknownVerdict("; ".join(explained.live.unseen))
+        if not explained.live.walks:
+            raise UnknownVerdict("; ".join(explained.live.unseen))
     if explained.verdict == "unknown":
         if explained.unseen:
             raise UnknownVerdict(f"can't be known: {'; '.join(explained.unseen)}")

@@ -22,16 +22,20 @@ def standard_input() -> BinaryIO:
     return found.buffer
 
 
-def read(paths: Sequence[str], recursive: bool, contents: Mapping[str, bytes] | None = None) -> Loaded:
+def read(
+    paths: Sequence[str], recursive: bool, contents: Mapping[str, bytes] | None = None, about: Sequence[str] = ()
+) -> Loaded:
     """What the files hold, `-` being stdin, and `contents`. See `load`."""
     stdin = standard_input() if "-" in paths else None
-    return load(paths, recursive=recursive, stdin=stdin, contents=contents)
+    return load(paths, recursive=recursive, stdin=stdin, contents=contents, about=about)
 
 
-def read_cluster(paths: Sequence[str], recursive: bool, contents: Mapping[str, bytes] | None = None) -> Loaded:
+def read_cluster(
+    paths: Sequence[str], recursive: bool, contents: Mapping[str, bytes] | None = None, about: Sequence[str] = ()
+) -> Loaded:
     """What the files hold. A wrong object is used as far as it was understood, which never opens anything, and its
     problems are warnings here: `podfence validate` is the command that fails on them."""
-    loaded = read(paths, recursive, contents)
+    loaded = read(paths, recursive, contents, about)
     for problem in loaded.problems:
         click.secho(f"warning: {printable(str(problem))}", err=True, fg="yellow")
     return loaded

@@ -37,9 +37,11 @@ def load(
     recursive: bool = True,
     stdin: BinaryIO | None = None,
     contents: Mapping[str, bytes] | None = None,
+    about: Sequence[str] = (),
 ) -> Loaded:
     """The objects in `paths`: files, folders (their *.yaml, *.yml and *.json, sorted by name) and `-` for `stdin`; and
-    in `contents`, which are files that were read elsewhere, by name.
+    in `contents`, which are files that were read elsewhere, by name. Where only namespaces `about` matter, those of
+    others may be left out; see `documents`.
 
     UsageError for a path that is not there, UnreadableInput or UnreadableFiles for what cannot be parsed, and for a
     path that holds no object at all."""
@@ -52,13 +54,15 @@ def load(
     given: list[Item] = []
     for name, data in (contents or {}).items():
         try:
-            given += [decode_document(document) for document in documents(data, name)]
+            given += [decode_document(document) for document in documents(data, name, about)]
         except UnreadableInput as error:
             unreadable.append(error)
     for file, name in names.items():
         items[file] = []
         try:
-            items[file] = [decode_document(document) for document in documents(_content(file, name, stdin), name)]
+            items[file] = [
+                decode_document(document) for document in documents(_content(file, name, stdin), name, about)
+            ]
         except UnreadableInput as error:
             unreadable.append(error)
     broken = {error.file for error in unreadable}

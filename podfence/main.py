@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -123,6 +122,8 @@ def main(arguments: Sequence[str] | None = None, name: str = "podfence") -> int:
         return INTERRUPTED
     except Exception as error:
         if os.environ.get("PODFENCE_DEBUG"):
+            import traceback  # slow to import
+
             traceback.print_exc()
         text, code = ending(error)
         for line in text.split("\n"):

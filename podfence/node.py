@@ -13,6 +13,7 @@ from podfence.node_glass import close_command, open_command, state_dir_option, w
 from podfence.node_options import NodeOptions, backend_option, compile_files, node_options, view_of, warn
 from podfence.options import files_option, format_option, recursive_option
 from podfence.output import Form, line, printable, show
+from podfence.sources import Sources, source_options
 
 if TYPE_CHECKING:
     from enforcer.backend import Mode
@@ -203,6 +204,35 @@ def cleanup_command(backend: Mode | Literal["auto"], form: Form) -> int:
         for family, steps in done.items():
             _print_steps(f"IPv{family}, iptables-{chosen.mode}", steps)
     return 0
+
+
+@command.command("probe")
+@click.argument("src")
+@click.argument("dst")
+@click.option("--port", "port_text", required=True, metavar="PORT[/PROTOCOL]", help="8080, 53/udp, http or icmp.")
+@source_options
+@click.option("--node", metavar="NODE", help="Which node this host is, if not by its name.")
+@click.option("--lab", metavar="NAME", help="From a pod of this lab.")
+@click.option("--timeout", default=1.0, show_default=True, help="Silence of so many seconds is a drop.")
+@format_option
+def probe_command(
+    src: str,
+    dst: str,
+    port_text: str,
+    sources: Sources,
+    node: str | None,
+    lab: str | None,
+    timeout: float,
+    form: Form,
+) -> int:
+    """Send one real packet from SRC, a pod of this node, to DST, and show the rule that took it.
+
+    It is sent from inside the pod's network namespace, and nothing else is sent. Ends with 1 where its fate is not what
+    the objects say.
+    """
+    from podfence.node_probe import probe
+
+    return probe(sources, src, dst, port_text, lab, node, timeout, form)
 
 
 def describe(step: Step) -> str:

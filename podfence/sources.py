@@ -32,6 +32,11 @@ class Sources(Struct, frozen=True):
     gone: tuple[str, ...]
     namespace: str
 
+    @property
+    def reads_once(self) -> bool:
+        """Whether what was read can't be read again."""
+        return "-" in (*self.paths, *self.more)
+
     def compiled(self, names: Sequence[str] = ()) -> Found:
         """The objects, compiled. Where `names` are all that is asked about, namespaces that can't matter to them need
         not be read."""
@@ -56,7 +61,17 @@ class Sources(Struct, frozen=True):
             return read_api(self.context, self.kubeconfig, names, self.namespace)
         from podfence.inputs import read_cluster
 
-        return read_cluster(self.paths, self.recursive).cluster, ()
+        return read_cluster(self.paths, self.recursive, self._about(names)).cluster, ()
+
+    def _about(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The namespaces that matter; none where all do."""
+        from podfence.scope import scope_of
+
+        scope = scope_of(names, self.namespace)
+        # Objects that say no namespace are in `default`, and can't be told by their bytes.
+        if not names or scope.everywhere or scope.addresses or "default" in scope.namespaces:
+            return ()
+        return scope.namespaces
 
 
 _OPTIONS = (

@@ -9,6 +9,7 @@ every field and problem counts: `decode_policy` reads them from the untyped tree
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -47,15 +48,19 @@ __all__ = ["Decoded", "decode_document", "decode_objects", "read_documents"]
 
 
 class _Kind(NamedTuple):
-    """How a kind is read: `build` makes the model from the wire struct, the namespace, the name and the report.
-    `written` decodes the JSON of files, `stored` that of the API server."""
+    """How a kind is read: `build` makes the model from the `wire` struct, the namespace, the name and the report."""
 
     version: str
-    written: msgspec.json.Decoder[WireObject]
-    stored: msgspec.json.Decoder[WireObject]
+    wire: type[WireObject]
     build: Callable[[Any, str, str, Report], Object | None]
     name_problem: Callable[[str], str]
     namespaced: bool
+
+
+@cache
+def _decoder(wire: type[WireObject], stored: bool) -> msgspec.json.Decoder[WireObject]:
+    """For the JSON of files, or for that of the API server. Made when the first object of a kind is read."""
+    return msgspec.json.Decoder(as_stored(wire) if stored else wire)
 
 
 def _kind(
@@ -65,8 +70,7 @@ def _kind(
     name_problem: Callable[[str], str] = dns_subdomain_problem,
     namespaced: bool = True,
 ) -> _Kind:
-    written, stored = msgspec.json.Decoder(wire), msgspec.json.Decoder(as_stored(wire))
-    return _Kind(version, written, stored, build, name_problem, namespaced)
+    return _Kind(version, wire, build, name_problem, namespaced)
 
 
 def _workload(kind: str, version: str, wire: type[WireObject]) -> _Kind:
@@ -173,12 +177,12 @@ def _decode_wire(document: Document, kind: _Kind) -> Item:
 
 def _wire(document: Document, kind: _Kind, report: Report) -> WireObject:
     if isinstance(document.body, Raw):
-        decoder = kind.written if document.source else kind.stored
+        decoder = _decoder(kind.wire, not document.source)
         try:
             return decoder.decode(document.body)
         except msgspec.DecodeError:
             return convert(_tree(document), decoder.type, report)
-    return convert(document.body, kind.written.type, report)
+    return convert(document.body, kind.wire, report)
 
 
 def _decode_policy(document: Document, report: Report) -> Item:

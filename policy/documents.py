@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from msgspec import Raw, Struct
 
 from policy.errors import UnreadableInput
 from policy.json_unique import SMALL, check_list, check_object
-from policy.read_json import Head, JsonPlace, item_head, item_offsets, parse_json, read_head
+from policy.read_json import Head, JsonPlace, item_head, item_offsets, item_starts, parse_json, read_head
 from policy.read_yaml import parse_yaml
 from policy.source import Path, Source, path_text
 from policy.source_yaml import YamlPlace
@@ -29,8 +30,11 @@ class Document(Struct):
     source: Source | None = None
 
 
-def documents(data: bytes, file: str) -> list[Document]:
-    """Those in a file of YAML or JSON. UnreadableInput where it is neither, or holds something that is no object."""
+def documents(data: bytes, file: str, about: Iterable[str] = ()) -> list[Document]:
+    """Those in a file of YAML or JSON. UnreadableInput where it is neither, or holds something that is no object.
+
+    `about` are the namespaces that matter, of which `default` must not be one: objects that stand nowhere are there. Of
+    a long list of JSON, items that can't be of those, nor be Namespaces or Nodes, may be passed over unread."""
     data = data.removeprefix(b"\xef\xbb\xbf")
     try:
         text = "" if data.isascii() else data.decode()
@@ -40,7 +44,7 @@ def documents(data: bytes, file: str) -> list[Document]:
     if data.lstrip()[:1] not in (b"{", b"["):
         return _from_yaml(text or data.decode(), file)
     try:
-        return _from_json(data, file)
+        return _from_json(data, file, tuple(about))
     except UnreadableInput as not_json:
         if file.endswith(".json"):
             raise
@@ -65,7 +69,7 @@ def _from_yaml(text: str, file: str) -> list[Document]:
     return found
 
 
-def _from_json(data: bytes, file: str) -> list[Document]:
+def _from_json(data: bytes, file: str, about: tuple[str, ...] = ()) -> list[Document]:
     """A list of plain objects stays undecoded, and so does one object; anything else is read whole."""
     head = read_head(data, file)
     small = len(data) <= SMALL
@@ -78,6 +82,10 @@ def _from_json(data: bytes, file: str) -> list[Document]:
             check_object(Raw(data), whole, file)
         return [Document(head.kind, head.apiVersion, Raw(data), Source(file, whole.line, whole))]
     if head and head.items is not None and head.kind.endswith("List"):
+        if about and not small:
+            found = _json_items_about(data, file, head, about)
+            if found is not None:
+                return found
         heads = [item_head(item) for item in head.items]
         if all(item and item.items is None for item in heads):
             return list(_json_items(data, file, head, [item for item in heads if item], small))
@@ -99,6 +107,36 @@ def _json_items(data: bytes, file: str, head: Head, items: list[Head], small: bo
         yield Document(*_typed(item.kind, item.apiVersion, head.kind, head.apiVersion), raw, Source(file, line, place))
     if not small:
         check_list(data, spans, file)
+
+
+def _json_items_about(data: bytes, file: str, head: Head, about: tuple[str, ...]) -> list[Document] | None:
+    """Those that could be of these namespaces, be Namespaces or Nodes; None where the list must be read whole.
+
+    An item of a namespace holds its name in quotes, or an escape that could stand for it: one that holds neither is of
+    another. So nothing that matters is passed over, however an item is written."""
+    raws = head.items or []
+    needles = [json.dumps(name).encode() for name in about] + [b'"Node"', b'"NodeList"', b"\\u"]
+    found: list[Document] = []
+    spans: list[tuple[int, int]] = []
+    line, counted = 1, 0
+    for raw, start in zip(raws, item_starts(data, raws), strict=True):
+        if start < 0:
+            return None
+        end = start + len(memoryview(raw))
+        spans.append((start, end))
+        if not any(data.find(needle, start, end) >= 0 for needle in needles):
+            continue
+        item = item_head(raw)
+        if item is None or item.items is not None:
+            return None
+        line += data.count(b"\n", counted, start)
+        counted = start
+        place = JsonPlace(data, start, end, line)
+        check_object(raw, place, file)
+        kind = _typed(item.kind, item.apiVersion, head.kind, head.apiVersion)
+        found.append(Document(*kind, raw, Source(file, line, place)))
+    check_list(data, spans, file)
+    return found
 
 
 def _line_below(whole: JsonPlace, prefix: Path, path: Path) -> int:

@@ -3,8 +3,6 @@ ignore one of those would open what it closes, so each is a problem."""
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 from policy.labels import quoted
 
 # Kinds of ours by their group; those that mean nothing here beside those that are read.
@@ -39,7 +37,11 @@ def is_foreign(kind: str, api_version: str) -> bool:
     group = _group(api_version)
     if kind == "NetworkPolicy":
         return group in _OTHERS
-    return "." in group and group not in _READ and not get_close_matches(group, _READ, cutoff=0.8)
+    if "." not in group or group in _READ:
+        return False
+    from difflib import get_close_matches  # slow to import, and rarely needed
+
+    return not get_close_matches(group, _READ, cutoff=0.8)
 
 
 def kind_problem(kind: str, api_version: str) -> str:
@@ -76,6 +78,8 @@ def _group(api_version: str) -> str:
 
 
 def _close(folded: str, kinds: set[str]) -> list[str]:
+    from difflib import get_close_matches
+
     by_folded = {kind.casefold(): kind for kind in sorted(kinds)}
     return [by_folded[each] for each in get_close_matches(folded, by_folded, n=1, cutoff=0.8)]
 

@@ -7,7 +7,6 @@ The tests hold the two together: applied, the changes that a rule's obstacles na
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import SequenceMatcher
 from typing import Literal
 
 from msgspec import Struct
@@ -211,7 +210,14 @@ def alike(one: str, other: str) -> bool:
     """Whether two names may be one, misspelt."""
     if one.lower() == other.lower() or sorted(one) == sorted(other):
         return True
-    return min(len(one), len(other)) > 2 and SequenceMatcher(None, one, other).ratio() >= _ALIKE
+    shorter, longer = sorted((len(one), len(other)))
+    # No more of the two can be alike than the shorter one has, or than letters they share.
+    shared = sum(min(one.count(char), other.count(char)) for char in set(one))
+    if shorter < 3 or 2 * shared < _ALIKE * (shorter + longer):
+        return False
+    from difflib import SequenceMatcher  # slow to import, and rarely needed
+
+    return SequenceMatcher(None, one, other).ratio() >= _ALIKE
 
 
 def _alternatives(values: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -75,6 +75,18 @@ def item_offsets(data: bytes, items: Iterable[Raw]) -> Iterator[tuple[int, int]]
         counted = position
         yield position, line
         position += len(item)
+
+
+def item_starts(data: bytes, items: Sequence[Raw]) -> Iterator[int]:
+    """Where each item starts, without a look at most of them: they follow each other. -1 where that is not so."""
+    first = bytes(items[0]) if items else b""
+    position = data.find(first, max(data.find(b'"items"'), 0))
+    for item in items:
+        position = _BETWEEN_ITEMS.match(data, position).end() if position >= 0 else -1  # type: ignore[union-attr]
+        if position < 0 or data[position : position + 64] != memoryview(item)[:64]:
+            position = -1
+        yield position
+        position += len(memoryview(item)) if position >= 0 else 0
 
 
 def parse_json(data: bytes | Raw, file: str, line: int = 1) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from policy.errors import Problem, problem
@@ -69,6 +68,8 @@ class Report:
 
 
 def unknown_field(key: str, known: Collection[str]) -> str:
+    from difflib import get_close_matches  # slow to import, and rarely needed
+
     folded = {field.lower(): field for field in known}
     close = get_close_matches(key.lower(), folded, n=1, cutoff=0.6)
     if close:

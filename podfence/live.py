@@ -1,0 +1,190 @@
+"""What is installed, beside what the objects say: the flow's first packet walked through the rules of a node, without
+sending anything, and the drift named where the two disagree."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from compiler.verdict import End, Flow, verdict
+from enforcer.backend import Backend, detect
+from enforcer.host import read, veths
+from enforcer.links import uplinks
+from enforcer.plan import Actual
+from enforcer.ruleset import HookName, IpProtocol
+from enforcer.simulate import Packet
+from enforcer.why import Matched, counted_walk
+from podfence.answers import LiveOut, StepOut, WalkOut
+from podfence.asking import Asking, Port
+from podfence.ends import Named
+from policy.cidr import Family
+from policy.errors import HostRefused, UsageError
+from policy.model import DIRECTIONS, Direction, Pod
+
+if TYPE_CHECKING:
+    from lab.cluster import Lab
+
+_MOST = 8
+
+
+class Hop(Struct, frozen=True):
+    """One node that sees a flow. `deciding` are the directions that are decided there; `arrives` and `leaves` are the
+    pods that the packet comes from and goes to on this node, None for anywhere else."""
+
+    node: str
+    hook: HookName
+    deciding: tuple[Direction, ...]
+    arrives: Pod | None
+    leaves: Pod | None
+
+
+def hops(flow: Flow) -> Iterator[Hop]:
+    """The nodes of the two ends, in the order that the packet meets them. What a node sends itself meets no rule."""
+    src, dst = _policed(flow.src), _policed(flow.dst)
+    if src and src.node:
+        if flow.dst.node == src.node:
+            yield Hop(src.node, "INPUT", ("egress",), src, None)
+        elif dst and dst.node == src.node:
+            yield Hop(src.node, "FORWARD", ("egress", "ingress"), src, dst)
+        else:
+            yield Hop(src.node, "FORWARD", ("egress",), src, None)
+    if dst and dst.node and not (src and src.node == dst.node) and flow.src.node != dst.node:
+        yield Hop(dst.node, "FORWARD", ("ingress",), None, dst)
+
+
+def _policed(end: End) -> Pod | None:
+    return end.pod if end.pod is not None and end.pod.selectable else None
+
+
+def live_walks(
+    asking: Asking, src: Named, dst: Named, port: Port, lab_name: str | None, node_name: str | None
+) -> LiveOut:
+    """Of each flow that is asked about, on each node that it meets and that can be read from here."""
+    place = Here(asking, lab_name, node_name)
+    walks: list[WalkOut] = []
+    unseen: dict[str, None] = {}
+    flows = [flow for flow in asking.flows(src, dst, port) if flow.src.address and flow.dst.address]
+    for flow in flows[:_MOST]:
+        for hop in hops(flow):
+            if place.can_read(hop.node):
+                walks.append(_walk(asking, place, flow, hop))
+            else:
+                unseen[f"node {hop.node}: only what is installed on {place.name} can be read from here"] = None
+    if len(flows) > _MOST:
+        unseen[f"{len(flows) - _MOST} more flows: name pods, not workloads"] = None
+    if not walks and not unseen:
+        unseen["no node with rules is on the way of this flow, or its pods have no node or address yet"] = None
+    return LiveOut(walks, list(unseen))
+
+
+class Here:
+    """The node, or the nodes of a lab, whose kernel can be read. Each is read once."""
+
+    def __init__(self, asking: Asking, lab_name: str | None, node_name: str | None) -> None:
+        self._asking = asking
+        self._node = node_name or socket.gethostname()
+        self._read: dict[tuple[str, Family], Actual] = {}
+        self._backends: dict[str, Backend] = {}
+        self.lab: Lab | None = None
+        if lab_name:
+            from lab.cluster import attach
+
+            self.lab = attach(lab_name)
+        elif node_name and node_name not in asking.known_nodes:
+            raise UsageError(f"no node is called {node_name!r}; known are {', '.join(sorted(asking.known_nodes))}")
+
+    @property
+    def name(self) -> str:
+        return "the lab's nodes" if self.lab else f"node {self._node}"
+
+    def can_read(self, node: str) -> bool:
+        return node in self.lab.nodes if self.lab else node == self._node
+
+    def inside(self, node: str) -> AbstractContextManager[None]:
+        return self.lab.inside(node) if self.lab else nullcontext()
+
+    def backend(self, node: str) -> Backend:
+        if node not in self._backends:
+            with self.inside(node):
+                self._backends[node] = detect()
+        return self._backends[node]
+
+    def read(self, node: str, family: Family) -> Actual:
+        """What is installed now; HostRefused where it can't be read."""
+        backend = self.backend(node)
+        if family not in backend.families:
+            raise HostRefused(f"node {node} has no IPv{family}")
+        with self.inside(node):
+            return read(backend, family)
+
+    def read_once(self, node: str, family: Family) -> Actual:
+        if (node, family) not in self._read:
+            self._read[node, family] = self.read(node, family)
+        return self._read[node, family]
+
+    def packet(self, flow: Flow, hop: Hop) -> Packet:
+        """The first of `flow` as the node of `hop` sees it."""
+        assert flow.src.address and flow.dst.address
+        family = flow.dst.address.family
+        with self.inside(hop.node):
+            found = veths(self._asking.compiled, hop.node, (family,), {})
+            others = uplinks((family,))
+        far = others[0] if others else ""
+        arrives = found.get(hop.arrives.key, "") if hop.arrives else far
+        leaves = found.get(hop.leaves.key, "") if hop.leaves else "" if hop.hook == "INPUT" else far
+        return Packet(
+            flow.src.address, flow.dst.address, ip_protocol(flow.protocol, family), flow.port, arrives, leaves
+        )
+
+
+def ip_protocol(protocol: str, family: Family) -> IpProtocol:
+    if protocol == "ICMP":
+        return "icmp" if family == 4 else "ipv6-icmp"
+    known: dict[str, IpProtocol] = {"TCP": "tcp", "UDP": "udp", "SCTP": "sctp"}
+    return known[protocol]
+
+
+def _walk(asking: Asking, here: Here, flow: Flow, hop: Hop) -> WalkOut:
+    assert flow.dst.address
+    family = flow.dst.address.family
+    actual, packet = here.read_once(hop.node, family), here.packet(flow, hop)
+    outcome, matched = counted_walk(actual, hop.hook, packet)
+    allowed = wanted(asking, flow, hop)
+    service = packet.protocol if flow.protocol == "ICMP" else f"{packet.protocol} {packet.port}"
+    leaves = f", out by {packet.out_interface}" if packet.out_interface else ""
+    return WalkOut(
+        hop.node,
+        family,
+        hop.hook,
+        f"{packet.src} -> {packet.dst} {service}, in by {packet.in_interface or 'no known interface'}{leaves}",
+        outcome,
+        "accept" if allowed else "deny",
+        steps(matched),
+        _drift(actual, hop, outcome == "accept", allowed),
+    )
+
+
+def steps(matched: tuple[Matched, ...]) -> list[StepOut]:
+    return [StepOut(each.chain, each.text, each.packets) for each in matched]
+
+
+def wanted(asking: Asking, flow: Flow, hop: Hop) -> bool:
+    """What the objects say of the directions that the node decides."""
+    answer = verdict(asking.compiled, flow, asking.node_egress)
+    halves = {"egress": answer.egress, "ingress": answer.ingress}
+    return all(halves[direction].allowed for direction in DIRECTIONS if direction in hop.deciding)
+
+
+def _drift(actual: Actual, hop: Hop, accepts: bool, allowed: bool) -> str:
+    if accepts == allowed:
+        return ""
+    if not any(actual.tables.builtin.get(hop.hook, ())):
+        return f"nothing of podfence's is in force in {hop.hook}; the objects {'allow' if allowed else 'deny'} this"
+    said = "the objects deny this flow, and the kernel lets it pass"
+    if allowed:
+        said = "the objects allow this flow, and the kernel denies it"
+    return f"{said}: `podfence node plan` shows what is different"
