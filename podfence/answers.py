@@ -9,6 +9,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from policy.nearmiss import Change
+
 API_VERSION = "podfence.io/explain/v1"
 Word = Literal["allowed", "denied", "unknown"]
 RestsOn = Literal["spec", "open", "ours"]
@@ -35,7 +37,7 @@ class ObstacleOut(Struct, omit_defaults=True):
 
     kind: str
     text: str
-    change: object = None
+    change: Change | None = None
 
 
 class MissOut(Struct):

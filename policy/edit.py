@@ -13,6 +13,7 @@ from yaml import MappingNode, Node, ScalarNode, SequenceNode
 from policy.read_json import JsonPlace
 from policy.source import Path, Source
 from policy.source_yaml import YamlPlace, composed
+from policy.yaml_scalars import resolve
 
 
 class Append(Struct, frozen=True):
@@ -149,7 +150,7 @@ def _end_of(text: str, node: Node) -> int:
 def _flow(value: Any, as_json: bool) -> str:
     if as_json:
         return json.dumps(value)
-    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip()
+    return yaml.dump(value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, width=10_000).strip()
 
 
 def _block(value: Any, column: int) -> str:
@@ -157,7 +158,18 @@ def _block(value: Any, column: int) -> str:
     return "\n".join(" " * column + line for line in text.rstrip("\n").split("\n"))
 
 
-class _Indented(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):
+    """Texts that Kubernetes would read as something else, `y` or `1_000`, are quoted; PyYAML knows fewer of them."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if resolve(text) == text else "'")
+
+
+_Dumper.add_representer(str, _text)
+
+
+class _Indented(_Dumper):
     """Lists stand indented below their key, as Kubernetes' own examples have them."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
