@@ -3,7 +3,8 @@ put together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -15,14 +16,15 @@ from compiler.open_ports import OpenHalf, open_ports
 from compiler.verdict import End, Flow, Half, NodeEgress
 from podfence.alike import alike
 from podfence.answers import Answer, RestsOn, RowOut, Side, Via, Word
-from podfence.blocks import spread
 from podfence.ends import Ends, Named, can_speak, one_pod
 from podfence.options import FLOW_PROTOCOLS, protocol_named
-from podfence.services import Backend, Way, ways
 from podfence.shape import end_of, name_of, policy_place, rule_place, side_of
 from policy.cidr import Prefix, parse_cidr
 from policy.errors import UsageError
 from policy.model import Direction, NetworkPolicy
+
+if TYPE_CHECKING:
+    from podfence.services import Backend, Way
 
 _LINK_LOCAL = parse_cidr("169.254.0.0/16")
 _WEIGHT: dict[RestsOn, int] = {"spec": 0, "open": 1, "ours": 2}
@@ -103,6 +105,10 @@ class Asking(Struct, frozen=True):
         return any(way.backends for way in self._ways(dst, port))
 
     def _ways(self, dst: Named, port: Port) -> list[Way]:
+        if dst.service is None and dst.sort != "node":
+            return []
+        from podfence.services import ways
+
         return ways(self.compiled, self.ends, dst, port.protocol or "TCP", port.number)
 
     def _pairs(self, src: Named, dst: Named, port: Port) -> Iterator[_Pair]:
@@ -121,13 +127,18 @@ class Asking(Struct, frozen=True):
             yield _Pair(one, other, one_name or src.name, other_name or dst.name, protocol, number)
 
     def _spread(self, src: Named, dst: Named) -> tuple[list[tuple[End, str]], list[tuple[End, str]]]:
-        return (
-            spread(self.compiled, self.ends, src, dst.ends, "ingress"),
-            spread(self.compiled, self.ends, dst, src.ends, "egress"),
-        )
+        return self._parts(src, dst.ends, "ingress"), self._parts(dst, src.ends, "egress")
+
+    def _parts(self, named: Named, others: Sequence[End], direction: Direction) -> list[tuple[End, str]]:
+        """The ends of `named`, with what each is called where that is another name."""
+        if named.block is None:
+            return [(end, "") for end in named.ends]
+        from podfence.blocks import spread
+
+        return spread(self.compiled, self.ends, named, named.block, others, direction)
 
     def _through(self, src: Named, dst: Named, way: Way, backend: Backend, port: Port) -> Iterator[_Pair]:
-        sources = spread(self.compiled, self.ends, src, [backend.end], "ingress")
+        sources = self._parts(src, [backend.end], "ingress")
         number = None if port.number is None and not backend.port else backend.port
         node = dst.ends[0].node if dst.sort == "node" else ""
         for one, one_name in sources:

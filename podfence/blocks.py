@@ -18,19 +18,17 @@ _SHOWN = 3
 
 
 def spread(
-    compiled: Compiled, ends: Ends, named: Named, others: Sequence[End], direction: Direction
+    compiled: Compiled, ends: Ends, named: Named, block: AddressSet, others: Sequence[End], direction: Direction
 ) -> list[tuple[End, str]]:
-    """Ends with what each is called. `others` are at the other end, and `direction` is theirs: only the rules of their
+    """The ends of `named`, which is `block`, with what each is called. `others` are at the other end, and `direction` is theirs: only the rules of their
     allow-sets can tell addresses apart."""
-    if named.block is None:
-        return [(end, "") for end in named.ends]
     own = {address for pod in compiled.pods.values() if pod.selectable for address in pod.addresses}
     own.update(ends.held_by_nodes())
-    inside = sorted(address for address in own if named.block.contains(address))
+    inside = sorted(address for address in own if block.contains(address))
     found = [] if named.sort == "internet" else [(ends.at(address), "") for address in inside]
     for family in (4, 6):
         taken = intervals.normal((each.value, each.value) for each in inside if each.family == family)
-        free = intervals.difference(named.block.of(family), taken)
+        free = intervals.difference(block.of(family), taken)
         for part in _parts(free, [grant.of(family) for grant in _blocks(compiled, others, direction)]):
             whole = part == free
             label = named.name if whole and not (taken and named.sort == "block") else _covering(part, family)
