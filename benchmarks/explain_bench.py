@@ -35,7 +35,7 @@ _Dumper.add_representer(str, _text)
 
 
 def measure(size: Size) -> Iterator[Figure]:
-    runs = 9 if size == "full" else 2
+    runs = 9 if size == "full" else 1
     yield figure("python -c pass", [_seconds("-c", "pass") * 1000 for _ in range(runs)], "ms")
     with tempfile.TemporaryDirectory() as folder:
         yield from _small(Path(folder), runs)
@@ -72,7 +72,7 @@ def _small(folder: Path, runs: int) -> Iterator[Figure]:
 
 def _dump(folder: Path, size: Size, runs: int) -> Iterator[Figure]:
     """All of a cluster in one file, as `kubectl get -o json` makes it."""
-    world = World(10_000, 1_000, 2_000) if size == "full" else World(600, 60, 120)
+    world = World(10_000, 1_000, 2_000) if size == "full" else World(240, 24, 48)
     objects = [namespace(world, n) for n in range(world.spaces)]
     objects += [policy(world, n) for n in range(world.policies)] + [pod(world, n) for n in range(world.pods)]
     dump, text = folder / "dump.json", folder / "dump.yaml"
@@ -94,7 +94,7 @@ def _dump(folder: Path, size: Size, runs: int) -> Iterator[Figure]:
     del tree
     case = {"pods": world.pods, "policies": world.policies, "mb": round(text.stat().st_size / 1e6)}
     ours, bare = [], []
-    for _ in range(1 if size == "full" else 2):
+    for _ in range(1):
         bare.append(_seconds("-c", _PARSE_YAML, str(text)))
         ours.append(_explain(src, dst, str(text)))
     yield figure("explain in the same as YAML", ours, "s", **case)

@@ -20,8 +20,8 @@ _SHOWN = 3
 def spread(
     compiled: Compiled, ends: Ends, named: Named, block: AddressSet, others: Sequence[End], direction: Direction
 ) -> list[tuple[End, str]]:
-    """The ends of `named`, which is `block`, with what each is called. `others` are at the other end, and `direction` is theirs: only the rules of their
-    allow-sets can tell addresses apart."""
+    """The ends of `named`, which is `block`, with what each is called. `others` are at the other end, and `direction`
+    is theirs: only the rules of their allow-sets can tell addresses apart."""
     own = {address for pod in compiled.pods.values() if pod.selectable for address in pod.addresses}
     own.update(ends.held_by_nodes())
     inside = sorted(address for address in own if block.contains(address))

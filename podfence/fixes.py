@@ -7,8 +7,9 @@ from difflib import unified_diff
 
 from msgspec.structs import replace
 
+from compiler.candidates import Ask, Changed
 from compiler.compile import Compiled
-from compiler.fix import Ask, Changed, closing, opening
+from compiler.fix import closing, opening
 from compiler.prefixes import disjoint_cover
 from compiler.verdict import Flow, verdict
 from podfence.answers import FixOut
