@@ -13,7 +13,8 @@ from compiler.basis import Row, row, rows_of
 from compiler.compile import Compiled
 from compiler.verdict import End, Flow, Half, NodeEgress, Verdict, verdict
 from policy.model import Direction, NetworkPolicy
-from policy.nearmiss import Asked, Obstacle, Other, gap
+from policy.nearmiss import gap
+from policy.obstacles import Asked, Obstacle, Other
 
 _NO_RULE = 20.0
 

@@ -12,7 +12,8 @@ from compiler.explain import other_end
 from policy.cidr import BITS, Prefix
 from policy.edit import Append
 from policy.model import Direction, IPBlock, NetworkPolicy, Peer, Port, Rule
-from policy.nearmiss import Asked, gap
+from policy.nearmiss import gap
+from policy.obstacles import Asked
 from policy.selector import namespace_named
 from policy.write import peer_tree, port_tree, rule_tree
 

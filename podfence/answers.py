@@ -9,7 +9,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from policy.nearmiss import Change
+from policy.obstacles import Change
 
 API_VERSION = "podfence.io/explain/v1"
 Word = Literal["allowed", "denied", "unknown"]

@@ -154,7 +154,10 @@ class Asking(Struct, frozen=True):
         gives it its own address; on the pod's own node the rules come before that."""
         outside = src.pod is None and not src.node
         if not (way.rewrites_source and outside):
-            yield src, name, ()
+            note = (
+                "a node port may give the flow the address of its node, which then counts at the destination (row 31)"
+            )
+            yield src, name, ((note,) if way.rewrites_source and entry else ())
             return
         own = backend.end.pod.node if backend.end.pod else ""
         if not entry or entry == own or not own:

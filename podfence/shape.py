@@ -8,7 +8,7 @@ from compiler.allowset import PolicyRef, RuleRef
 from compiler.explain import Side as Explained
 from compiler.verdict import End
 from podfence.answers import EndOut, MissOut, ObstacleOut, Place, Side
-from policy.nearmiss import Obstacle
+from policy.obstacles import Obstacle
 from policy.source import path_text
 
 

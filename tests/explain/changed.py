@@ -9,7 +9,7 @@ from compiler.explain import Miss
 from compiler.verdict import End, Flow
 from policy.cidr import BITS, Address, parse_cidr
 from policy.model import Cluster, ContainerPort, Direction, Namespace, Pod
-from policy.nearmiss import DeclarePort, MoveTo, SetLabel, UseAddress, UsePort
+from policy.obstacles import DeclarePort, MoveTo, SetLabel, UseAddress, UsePort
 from policy.selector import NAMESPACE_NAME_LABEL
 
 
