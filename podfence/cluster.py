@@ -8,22 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import msgspec
 from msgspec import Raw, Struct
 
 from podfence.scope import EVERYTHING, scope_of
+from policy.cidr import Address, parse_address
 from policy.decode import decode_document
 from policy.documents import Document
 from policy.errors import UnknownVerdict
 from policy.gather import Item, gather
 from policy.labels import bare, cut
-from policy.model import Cluster
+from policy.model import Cluster, Pod, Service
 
 # The body of an answer to a path with its query; Refused where there is none.
 Fetch = Callable[[str], bytes]
 PAGE = 500
+_EXPIRED = 410
 _NAMESPACED = {
     "Pod": ("v1", "/api/v1/namespaces/{}/pods"),
     "NetworkPolicy": ("networking.k8s.io/v1", "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies"),
@@ -33,7 +35,11 @@ _NAMESPACED = {
 
 
 class Refused(Exception):
-    """Why a list could not be read, in few words."""
+    """Why a list could not be read, in few words; `status` is that of the answer, 0 where there was none."""
+
+    def __init__(self, reason: str, status: int = 0) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class _Meta(Struct):
@@ -78,14 +84,15 @@ def collect(fetch: Fetch, names: Sequence[str], namespace: str) -> tuple[Cluster
         items += read(
             f"the pod with the address {address}", "Pod", "v1", everyone, fieldSelector=f"status.podIP={address}"
         )
-    if scope.addresses or scope.everywhere:
-        spaces.update(
-            (item.object.namespace, None) for item in items if item.object and hasattr(item.object, "namespace")
-        )
+    if scope.addresses:
+        # Or it is a Service's, whose pods are in its namespace.
+        services = read("services", "Service", "v1", "/api/v1/services")
+        wanted = {parse_address(address) for address in scope.addresses}
+        spaces.update((each.namespace, None) for each in _services(services) if wanted & _addresses(each))
+        items += services
+    spaces.update((item.object.namespace, None) for item in items if isinstance(item.object, Pod))
     items += read("namespaces", "Namespace", "v1", "/api/v1/namespaces")
     items += read("nodes", "Node", "v1", "/api/v1/nodes")
-    if scope.addresses:
-        items += read("services", "Service", "v1", "/api/v1/services")
     known = {item.name for item in items if item.kind == "Namespace"}
     for space in spaces:
         # A word that is no namespace here is a kind: `deploy/web`.
@@ -94,10 +101,18 @@ def collect(fetch: Fetch, names: Sequence[str], namespace: str) -> tuple[Cluster
         for kind, (version, path) in _NAMESPACED.items():
             if (kind == "Pod" and scope.everywhere) or (kind == "Service" and scope.addresses):
                 continue
-            items += read(f"{path.rpartition('/')[2]} of {space}", kind, version, path.format(space))
+            items += read(f"{path.rpartition('/')[2]} of {space}", kind, version, path.format(quote(space, safe="")))
     if not items and unseen:
         raise UnknownVerdict(f"nothing could be read: {unseen[0]}")
     return gather(_once(items)).cluster, tuple(unseen)
+
+
+def _services(items: list[Item]) -> list[Service]:
+    return [item.object for item in items if isinstance(item.object, Service)]
+
+
+def _addresses(service: Service) -> set[Address]:
+    return {*service.cluster_ips, *service.entry_addresses}
 
 
 def _once(items: list[Item]) -> list[Item]:
@@ -112,10 +127,16 @@ def _decoded(kind: str, version: str, raw: Raw) -> Item:
 def _pages(fetch: Fetch, path: str, query: dict[str, str]) -> Iterator[Raw]:
     """The items of a list. One whose pages expire while they are read is read anew, whole."""
     found: list[Raw] = []
-    more = ""
+    limit, more = {"limit": str(PAGE)}, ""
     while True:
-        asked = {"limit": str(PAGE), **query, **({"continue": more} if more else {})}
-        body = fetch(f"{path}?{urlencode(asked)}")
+        asked = {**limit, **query, **({"continue": more} if more else {})}
+        try:
+            body = fetch(f"{path}?{urlencode(asked)}")
+        except Refused as error:
+            if error.status != _EXPIRED or not more:
+                raise
+            found, limit, more = [], {}, ""
+            continue
         try:
             page = _LIST.decode(body)
         except msgspec.DecodeError as error:
@@ -165,7 +186,7 @@ def _fetcher(configuration: Any) -> Fetch:
         except (HTTPError, OSError) as error:
             raise Refused(f"{configuration.host} does not answer: {_line(error)}") from None
         if answer.status != 200:
-            raise Refused(f"refused with {answer.status} {bare(cut(answer.reason or '', 100))}")
+            raise Refused(f"refused with {answer.status} {bare(cut(answer.reason or '', 100))}", answer.status)
         return bytes(answer.data)
 
     return fetch

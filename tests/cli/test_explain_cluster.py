@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from podfence.cluster import Refused, collect
 from tests.cli.api_server import Server, serving
 from tests.semantics.world import pod, policy, space, standing
 
@@ -48,6 +49,19 @@ def test_an_address_is_whoever_has_it(asked) -> None:
         ran = asked(server, "10.1.1.10", "shop/db", "--port", "8080")
     (answer,) = json.loads(ran.stdout)["answers"]
     assert (answer["src"]["names"], answer["verdict"]) == (["bank/web"], "denied")
+
+
+def test_an_address_that_is_a_services_leads_to_its_pods(asked) -> None:
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "db", "namespace": "shop"},
+        "spec": {"clusterIP": "10.96.0.9", "selector": {"app": "db"}, "ports": [{"port": 80, "targetPort": "http"}]},
+    }
+    with serving(Server([*standing(), POLICY, service])) as server:
+        ran = asked(server, "bank/web", "10.96.0.9", "--port", "80")
+    (answer,) = json.loads(ran.stdout)["answers"]
+    assert (answer["dst"]["names"], answer["port"], answer["verdict"]) == (["shop/db"], 8080, "denied")
 
 
 def test_what_cannot_be_read_is_said_and_ends_with_3(asked) -> None:
@@ -96,3 +110,22 @@ def test_a_fix_without_a_file_is_yaml(asked) -> None:
     assert "patches" not in fix
     (changed,) = map(yaml.safe_load, fix["policies"])
     assert changed["metadata"] == {"name": "policy", "namespace": "shop"}
+
+
+def test_a_list_whose_pages_expire_is_read_whole() -> None:
+    asked = []
+
+    def fetch(target: str) -> bytes:
+        asked.append(target)
+        if "/pods" not in target:
+            return b'{"items": []}'
+        if "continue" in target:
+            raise Refused("refused with 410 Gone", 410)
+        items = [pod("shop/a", ["10.0.0.1"]), pod("shop/b", ["10.0.0.2"])]
+        if "limit" in target:
+            return json.dumps({"metadata": {"continue": "x"}, "items": items[:1]}).encode()
+        return json.dumps({"items": items}).encode()
+
+    cluster, unseen = collect(fetch, ("shop/a", "shop/b"), "default")
+    assert ([each.name for each in cluster.pods], unseen) == (["a", "b"], ())
+    assert len([each for each in asked if "/pods" in each]) == 3
