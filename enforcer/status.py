@@ -71,6 +71,11 @@ def status(actual: Actual) -> FamilyStatus:
     )
 
 
+def installed_mode(actual: Actual) -> Mode:
+    """What the rules show of the node's mode; "enforce" where there are none, which is what policies are made for."""
+    return "audit" if _mode(actual.tables.chains) == "audit" else "enforce"
+
+
 def _mode(chains: Mapping[str, tuple[Counted, ...]]) -> Mode:
     if not chains:
         return "off"

@@ -125,7 +125,7 @@ class StepOut(Struct):
 
 class WalkOut(Struct, omit_defaults=True):
     """The way of the flow's first packet through what is installed on one node. `drift`: the kernel does otherwise than
-    the objects say."""
+    the objects say. `spared`: policies deny it, and the mode of node or namespace lets it pass."""
 
     node: str
     family: int
@@ -135,6 +135,7 @@ class WalkOut(Struct, omit_defaults=True):
     wanted: str
     steps: list[StepOut]
     drift: str = ""
+    spared: bool = False
 
 
 class LiveOut(Struct, omit_defaults=True):

@@ -3,7 +3,7 @@ put together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -12,21 +12,20 @@ from compiler.allowset import PolicyRef
 from compiler.basis import Row, row, rows_of
 from compiler.compile import Compiled
 from compiler.explain import explain
-from compiler.open_ports import OpenHalf, open_ports
 from compiler.verdict import End, Flow, Half, NodeEgress
 from podfence.alike import alike
 from podfence.answers import Answer, RestsOn, RowOut, Side, Via, Word
 from podfence.ends import Ends, Named, can_speak, one_pod
+from podfence.notes import modes, notes_on, possible
 from podfence.options import FLOW_PROTOCOLS, protocol_named
 from podfence.shape import end_of, name_of, policy_place, rule_place, side_of
-from policy.cidr import Prefix, parse_cidr
 from policy.errors import UsageError
 from policy.model import Direction, NetworkPolicy
 
 if TYPE_CHECKING:
+    from compiler.open_ports import OpenHalf
     from podfence.services import Backend, Way
 
-_LINK_LOCAL = parse_cidr("169.254.0.0/16")
 _WEIGHT: dict[RestsOn, int] = {"spec": 0, "open": 1, "ours": 2}
 
 
@@ -197,8 +196,10 @@ class Asking(Struct, frozen=True):
         )
 
     def _answer_open(self, pair: _Pair, src: Named, dst: Named) -> Answer:
+        from compiler.open_ports import open_ports
+
         found = open_ports(self.compiled, pair.src, pair.dst, self.node_egress)
-        word: Word = "allowed" if found.ports else "denied"
+        word: Word = "unknown" if found.possible != found.ports else "allowed" if found.ports else "denied"
         rows: list[Row] = []
         for half in (found.egress, found.ingress):
             flow = Flow(pair.src, pair.dst, "TCP")
@@ -207,23 +208,24 @@ class Asking(Struct, frozen=True):
             rows += [] if half.because == "rule" else rows_of(plain, flow, selecting)
         ports = str(found.ports) if found.ports else ""
         egress, ingress = (
-            self._open_side(half, end, name)
-            for half, end, name in (
-                (found.egress, pair.src, name_of(pair.src, pair.src_name)),
-                (found.ingress, pair.dst, name_of(pair.dst, pair.dst_name)),
-            )
+            self._open_side(half, pair, end, name_of(end, name))
+            for half, end, name in ((found.egress, pair.src, pair.src_name), (found.ingress, pair.dst, pair.dst_name))
         )
-        return self._made(pair, src, dst, word, egress, ingress, rows or [row(2)], ports=ports)
+        more = possible(found.possible, found.ports)
+        return self._made(pair, src, dst, word, egress, ingress, rows or [row(2)], ports=ports, more=more)
 
     def _isolating(self, end: End, direction: Direction) -> list[NetworkPolicy]:
         selecting = self.compiled.selecting(end.pod) if end.pod else ()
         return [policy for policy in selecting if direction in policy.isolates]
 
-    def _open_side(self, half: OpenHalf, end: End, pod: str) -> Side:
+    def _open_side(self, half: OpenHalf, pair: _Pair, end: End, pod: str) -> Side:
+        from compiler.open_ports import granting_rules
+
         policies = [PolicyRef(policy.key, policy.source) for policy in self._isolating(end, half.direction)]
         sources = {policy.policy: policy for policy in policies}
         rules = []
-        for ref, ports in half.rules:
+        granting = granting_rules(self.compiled, pair.src, pair.dst, half.direction) if half.because == "rule" else []
+        for ref, ports in granting:
             place = rule_place(ref, sources[ref.policy])
             place.ports = str(ports)
             rules.append(place)
@@ -243,8 +245,11 @@ class Asking(Struct, frozen=True):
         ports: str | None = None,
         protocol: str = "",
         port: int = 0,
+        more: Iterable[str] = (),
     ) -> Answer:
         known = sorted(set(rows))
+        sides = ((egress, pair.src), (ingress, pair.dst))
+        denied = dict.fromkeys(end.pod.namespace for side, end in sides if end.pod and not side.allowed)
         return Answer(
             end_of(pair.src, pair.src_name, src.sort),
             end_of(pair.dst, pair.dst_name, dst.sort),
@@ -257,26 +262,8 @@ class Asking(Struct, frozen=True):
             port,
             ports,
             Via(pair.way.asked, pair.way.leads_to) if pair.way else None,
-            [*pair.notes, *_notes(pair)],
+            [*pair.notes, *more, *notes_on(pair.src, pair.dst), *modes(denied, self.compiled.namespaces)],
         )
-
-
-def _notes(pair: _Pair) -> Iterator[str]:
-    """What can't be known."""
-    if pair.src.pod is None and not pair.src.node and pair.src.address:
-        yield "the source is what the pod's node sees: NAT or a load balancer may have rewritten it before (row 31)"
-    if pair.dst.pod is None and not pair.dst.node and pair.dst.address:
-        if (
-            pair.src.pod
-            and _LINK_LOCAL.contains(Prefix(4, pair.dst.address.value, 32))
-            and pair.dst.address.family == 4
-        ):
-            yield f"a link-local address is on the pod's own node: {row(28).text} (row 28)"
-        else:
-            yield "what stands before the destination, beyond the cluster, is not known here"
-    for end, role in ((pair.src, "source"), (pair.dst, "destination")):
-        if end.pod is not None and end.address is None and not end.pod.stands_in:
-            yield f"the {role} has no address yet: it is taken to get one of its own"
 
 
 def _number(port: Port, dst: End) -> tuple[str, int | None]:

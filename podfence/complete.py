@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 VARIABLE = "_PODFENCE_COMPLETE"
 SHELLS = ("bash", "zsh", "fish")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9./_:-]*")
-_FILES = frozenset({"paths", "old", "new", "cases", "flows"})
+_FILES = frozenset({"paths", "more", "kubeconfig", "old", "new", "cases", "flows"})
 
 
 def _ends(cluster: Cluster) -> Iterable[str]:
@@ -51,8 +51,9 @@ _NAMES: dict[str, Callable[[Cluster], Iterable[str]]] = {
     "src": _ends,
     "dst": _ends,
     "start": _ends,
-    "without": _policies,
+    "gone": _policies,
     "node": _nodes,
+    "node_name": _nodes,
     "namespace": _namespaces,
 }
 

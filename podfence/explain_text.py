@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from podfence.answers import Answer, EndOut, Explanation, FixOut, LiveOut, MissOut, Place, Side
 
@@ -16,7 +17,7 @@ _RESTS_ON = {
 }
 
 
-class Line(NamedTuple):
+class Line(Struct, frozen=True):
     text: str
     colour: str = ""
 
@@ -65,6 +66,8 @@ def _verdict(answer: Answer) -> str:
     if answer.ports is None:
         port = answer.protocol if not answer.port else f"{answer.port}/{answer.protocol}"
         return f"{answer.verdict.upper()}: {src} -> {dst}, {port}"
+    if answer.verdict == "unknown":
+        return f"UNKNOWN: {src} -> {dst}, {answer.ports or 'nothing'} for sure"
     if answer.ports:
         return f"ALLOWED on {answer.ports}: {src} -> {dst}"
     return f"DENIED on every port and protocol: {src} -> {dst}"
@@ -140,7 +143,8 @@ def _miss(miss: MissOut) -> Iterator[Line]:
 def _live(live: LiveOut) -> Iterator[Line]:
     for walk in live.walks:
         yield Line("")
-        same = "" if walk.drift else ", as the policies say"
+        as_said = ", as the mode says, though policies deny it" if walk.spared else ", as the policies say"
+        same = "" if walk.drift else as_said
         yield Line(
             f"KERNEL of {walk.node}, IPv{walk.family}, {walk.hook}: {walk.outcome}{same}",
             "red" if walk.drift else "green",

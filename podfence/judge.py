@@ -8,9 +8,9 @@ from typing import Literal
 
 from msgspec import Struct
 
-from compiler.between import ports_between
 from compiler.compile import Compiled
 from compiler.intervals import Intervals
+from compiler.open_ports import open_ports
 from compiler.ports import ALL_PORTS, NO_PORTS, PortSet, port_range
 from compiler.prefixes import AddressSet, addresses_of
 from compiler.regions import address_text, region_of
@@ -60,12 +60,12 @@ class Judge:
         for src, dst in self.flows(case):
             for one, other in pairs(src, dst):
                 flows += 1
-                between = ports_between(self.compiled, one, other, self._node_egress)
+                found = open_ports(self.compiled, one, other, self._node_egress)
                 for text in case.ports or ("any port",):
                     wanted = self._wanted(text, other, case)
-                    outcome = _outcome(case, wanted, between.known, between.possible)
+                    outcome = _outcome(case, wanted, found.ports, found.possible)
                     if outcome != "passed":
-                        allowed = str(between.known.intersection(wanted))
+                        allowed = str(found.ports.intersection(wanted))
                         wrong.append(Wrong(_called(one, src), _called(other, dst), text, outcome, allowed))
         if case.only is not None:
             flows += 1

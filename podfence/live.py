@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from compiler.verdict import End, Flow, verdict
+from enforcer.attach import Attached
 from enforcer.backend import Backend, detect
-from enforcer.host import read, veths
-from enforcer.links import uplinks
+from enforcer.host import attached, read
+from enforcer.modes import Mode, mode_of
 from enforcer.plan import Actual
 from enforcer.ruleset import HookName, IpProtocol
 from enforcer.simulate import Packet
+from enforcer.status import installed_mode
 from enforcer.why import Matched, counted_walk
 from podfence.answers import LiveOut, StepOut, WalkOut
 from podfence.asking import Asking, Port
@@ -89,6 +91,7 @@ class Here:
         self._node = node_name or socket.gethostname()
         self._read: dict[tuple[str, Family], Actual] = {}
         self._backends: dict[str, Backend] = {}
+        self._attached: dict[str, Attached] = {}
         self.lab: Lab | None = None
         if lab_name:
             from lab.cluster import attach
@@ -126,19 +129,37 @@ class Here:
             self._read[node, family] = self.read(node, family)
         return self._read[node, family]
 
+    def _links(self, node: str) -> dict[str, str]:
+        """A lab knows its pods' interfaces, which no route may tell; a host is looked at."""
+        pods = [pod for pod in self.lab.cluster.pods if pod.node == node] if self.lab else []
+        return {pod.key: self.lab.host(pod.key).link for pod in pods if self.lab and _policed(End(pod))}
+
     def packet(self, flow: Flow, hop: Hop) -> Packet:
         """The first of `flow` as the node of `hop` sees it."""
         assert flow.src.address and flow.dst.address
-        family = flow.dst.address.family
-        with self.inside(hop.node):
-            found = veths(self._asking.compiled, hop.node, (family,), {})
-            others = uplinks((family,))
-        far = others[0] if others else ""
-        arrives = found.get(hop.arrives.key, "") if hop.arrives else far
-        leaves = found.get(hop.leaves.key, "") if hop.leaves else "" if hop.hook == "INPUT" else far
+        found = self._attachments(hop.node)
+        far = min(found.uplinks, key=lambda name: name in found.bridges, default="")
+        arrives = found.veths.get(hop.arrives.key, "") if hop.arrives else far
+        leaves = found.veths.get(hop.leaves.key, "") if hop.leaves else "" if hop.hook == "INPUT" else far
+        # Of a port iptables sees the bridge as the interface; on the way out the port too, but of bridged packets only.
+        enters, exits = (found.bridges.get(name, "") for name in (arrives, leaves))
         return Packet(
-            flow.src.address, flow.dst.address, ip_protocol(flow.protocol, family), flow.port, arrives, leaves
+            flow.src.address,
+            flow.dst.address,
+            ip_protocol(flow.protocol, flow.dst.address.family),
+            flow.port,
+            enters or arrives,
+            exits or leaves,
+            in_port=arrives if enters else "",
+            out_port=leaves if exits and exits == enters else "",
         )
+
+    def _attachments(self, node: str) -> Attached:
+        if node not in self._attached:
+            blocks = next((each.pod_cidrs for each in self._asking.compiled.cluster.nodes if each.name == node), ())
+            with self.inside(node):
+                self._attached[node] = attached(self._asking.compiled, node, self._links(node), blocks)
+        return self._attached[node]
 
 
 def ip_protocol(protocol: str, family: Family) -> IpProtocol:
@@ -153,30 +174,45 @@ def _walk(asking: Asking, here: Here, flow: Flow, hop: Hop) -> WalkOut:
     family = flow.dst.address.family
     actual, packet = here.read_once(hop.node, family), here.packet(flow, hop)
     outcome, matched = counted_walk(actual, hop.hook, packet)
-    allowed = wanted(asking, flow, hop)
+    allowed = wanted(asking, flow, hop, installed_mode(actual))
     service = packet.protocol if flow.protocol == "ICMP" else f"{packet.protocol} {packet.port}"
-    leaves = f", out by {packet.out_interface}" if packet.out_interface else ""
+    enters = _interface(packet.in_interface, packet.in_port) or "no known interface"
+    leaves = f", out by {_interface(packet.out_interface, packet.out_port)}" if packet.out_interface else ""
     return WalkOut(
         hop.node,
         family,
         hop.hook,
-        f"{packet.src} -> {packet.dst} {service}, in by {packet.in_interface or 'no known interface'}{leaves}",
+        f"{packet.src} -> {packet.dst} {service}, in by {enters}{leaves}",
         outcome,
         "accept" if allowed else "deny",
         steps(matched),
         _drift(actual, hop, outcome == "accept", allowed),
+        allowed and not wanted(asking, flow, hop, None),
     )
+
+
+def _interface(name: str, port: str) -> str:
+    return f"{name}, port {port}" if port else name
 
 
 def steps(matched: tuple[Matched, ...]) -> list[StepOut]:
     return [StepOut(each.chain, each.text, each.packets) for each in matched]
 
 
-def wanted(asking: Asking, flow: Flow, hop: Hop) -> bool:
-    """What the objects say of the directions that the node decides."""
+def wanted(asking: Asking, flow: Flow, hop: Hop, mode: Mode | None) -> bool:
+    """What the objects say of the directions that the node decides, where it is in `mode`; None: policies alone."""
     answer = verdict(asking.compiled, flow, asking.node_egress)
     halves = {"egress": answer.egress, "ingress": answer.ingress}
-    return all(halves[direction].allowed for direction in DIRECTIONS if direction in hop.deciding)
+    return all(
+        halves[direction].allowed or not _enforced(asking, flow, direction, mode)
+        for direction in DIRECTIONS
+        if direction in hop.deciding
+    )
+
+
+def _enforced(asking: Asking, flow: Flow, direction: Direction, mode: Mode | None) -> bool:
+    pod = (flow.src if direction == "egress" else flow.dst).pod
+    return mode is None or pod is None or mode_of(asking.compiled.namespaces.get(pod.namespace, {}), mode) == "enforce"
 
 
 def _drift(actual: Actual, hop: Hop, accepts: bool, allowed: bool) -> str:

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from compiler.verdict import Flow
 from enforcer.plan import Actual
+from enforcer.status import installed_mode
 from enforcer.why import Matched, counted_walk
 from podfence.answers import StepOut
 from podfence.asking import Asking, read_port
@@ -89,7 +90,8 @@ def _send(asking: Asking, here: Here, flow: Flow, pod: Pod, timeout: float) -> P
         counted = tuple(_counted_up(before[hop.node], after[hop.node], matched))
         took += steps(counted)
         last = hop if counted else last
-    allowed = all(wanted(asking, flow, hop) for hop in hops(flow))
+    modes = {hop.node: installed_mode(after[hop.node]) for hop in seen}
+    allowed = all(wanted(asking, flow, hop, modes.get(hop.node, "enforce")) for hop in hops(flow))
     silent = outcome.value == "dropped" and flow.protocol != "TCP"
     agrees = None if silent and allowed else (outcome.value in _PASSED) is allowed
     return Probed(

@@ -61,7 +61,7 @@ class Sources(Struct, frozen=True):
             return read_api(self.context, self.kubeconfig, names, self.namespace)
         from podfence.inputs import read_cluster
 
-        return read_cluster(self.paths, self.recursive, self._about(names)).cluster, ()
+        return read_cluster(self.paths, self.recursive, about=self._about(names)).cluster, ()
 
     def _about(self, names: Sequence[str]) -> tuple[str, ...]:
         """The namespaces that matter; none where all do."""

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from podfence.cluster import Refused, collect
+from podfence.cluster import collect
+from policy.errors import ApiRefused
 from tests.cli.api_server import Server, serving
 from tests.semantics.world import pod, policy, space, standing
 
@@ -69,7 +70,7 @@ def test_what_cannot_be_read_is_said_and_ends_with_3(asked) -> None:
         ran = asked(server, "shop/web", "shop/db", "--port", "8080", "--expect", "allow")
     document = json.loads(ran.stdout)
     assert (ran.returncode, document["verdict"]) == (3, "unknown")
-    assert document["unseen"] == ["networkpolicies of shop: refused with 403 Forbidden"]
+    assert document["unseen"] == ["list networkpolicies of shop: 403 Forbidden"]
     assert "networkpolicies of shop" in ran.stderr
 
 
@@ -84,7 +85,7 @@ def test_a_server_that_does_not_answer(podfence, tmp_path) -> None:
     server.url = "http://127.0.0.1:9"
     ran = podfence("explain", "a", "b", "--port", "80", "--kubeconfig", server.kubeconfig(tmp_path))
     assert ran.returncode == 3
-    assert "does not answer" in ran.stderr
+    assert "list namespaces: no connection: Connection refused" in ran.stderr
 
 
 def test_a_change_on_top_of_the_cluster(asked, tmp_path) -> None:
@@ -115,14 +116,14 @@ def test_a_fix_without_a_file_is_yaml(asked) -> None:
 def test_a_list_whose_pages_expire_is_read_whole() -> None:
     asked = []
 
-    def fetch(target: str) -> bytes:
-        asked.append(target)
-        if "/pods" not in target:
+    def fetch(what: str, path: str, query: list[tuple[str, str]]) -> bytes:
+        asked.append(path)
+        if "/pods" not in path:
             return b'{"items": []}'
-        if "continue" in target:
-            raise Refused("refused with 410 Gone", 410)
+        if "continue" in dict(query):
+            raise ApiRefused("list", what, 410, "Gone")
         items = [pod("shop/a", ["10.0.0.1"]), pod("shop/b", ["10.0.0.2"])]
-        if "limit" in target:
+        if "limit" in dict(query):
             return json.dumps({"metadata": {"continue": "x"}, "items": items[:1]}).encode()
         return json.dumps({"items": items}).encode()
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from lab.cluster import Lab
+from lab.topology import Attach
 from podfence.load import load
 
 pytestmark = pytest.mark.kernel
@@ -32,9 +34,11 @@ class Shop:
         self.folder = folder
         self.enforce()
 
-    def enforce(self) -> None:
+    def enforce(self, mode: str = "enforce") -> None:
         for node in self.lab.nodes:
-            self.on(node, "node", "apply", "-f", self.folder, "--node", node)
+            pods = [pod for pod in self.lab.cluster.pods if pod.node == node and pod.selectable]
+            links = [word for pod in pods for word in ("--interface", f"{pod.key}={self.lab.host(pod.key).link}")]
+            self.on(node, "node", "apply", "-f", self.folder, "--node", node, "--mode", mode, *links)
 
     def on(self, node: str, *arguments: object, code: int = 0) -> str:
         """Runs `podfence ARGUMENTS` in a node's network namespace."""
@@ -46,12 +50,17 @@ class Shop:
         return json.loads(self.on(node, *arguments, "-f", self.folder, "-o", "json", code=code))
 
 
+@contextmanager
+def enforced(folder: Path, attach: Attach = "routed") -> Iterator[Shop]:
+    shutil.copytree(EXAMPLE, folder)
+    with Lab(f"live-{os.getpid()}-{next(_numbers)}", load([str(folder)]).cluster, attach=attach) as lab:
+        yield Shop(lab, folder)
+
+
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
-    folder = tmp_path / "shop"
-    shutil.copytree(EXAMPLE, folder)
-    with Lab(f"live-{os.getpid()}-{next(_numbers)}", load([str(folder)]).cluster) as lab:
-        yield Shop(lab, folder)
+    with enforced(tmp_path / "shop") as made:
+        yield made
 
 
 def test_what_is_installed_is_walked_and_drift_is_named(shop: Shop) -> None:
@@ -89,6 +98,50 @@ def test_the_other_node_is_said_to_be_unseen_and_seen_in_a_lab(shop: Shop) -> No
     assert [(walk["node"], walk["outcome"]) for walk in both["walks"]] == [
         (node, "accept") for _ in (4, 6) for node in ("n1", "n2")
     ]
+
+
+def test_pods_on_a_bridge_are_walked_by_port(tmp_path: Path) -> None:
+    """Between ports of one bridge, out of it, and into it; the probe agrees with each walk."""
+    with enforced(tmp_path / "shop", "bridge") as shop:
+        place = ("--lab", shop.lab.name)
+        for flow, outcomes in (
+            (DENIED, ["reject", "reject"]),
+            (ALLOWED, ["accept", "accept"]),
+            (("shop/web-0", "shop/api-1", "--port", "9090"), ["accept"] * 4),
+            (("shop/web-1", "shop/api-1", "--port", "9999"), ["reject", "reject"]),
+        ):
+            walks = shop.json("n1", "explain", *flow, "--live", *place)["live"]["walks"]
+            assert [walk["outcome"] for walk in walks] == outcomes, flow
+            assert not any("drift" in walk for walk in walks)
+            # What is routed to a bridge shows no port on its way out.
+            own = "n2" if flow[0] == "shop/web-1" else "n1"
+            assert [", port veth" in walk["packet"] for walk in walks] == [walk["node"] == own for walk in walks]
+        for flow, agrees in ((DENIED, "rejected"), (ALLOWED, "refused")):
+            probed = shop.json("n1", "node", "probe", *flow, *place)
+            assert (probed["outcome"], probed["agrees"]) == (agrees, True)
+            assert probed["took"]
+
+
+def test_what_a_mode_lets_pass_is_no_drift(shop: Shop) -> None:
+    """A node in audit, and one namespace of a node that enforces."""
+    shop.enforce("audit")
+    live = ("--live", "--node", "n1")
+    walks = shop.json("n1", "explain", *DENIED, *live)["live"]["walks"]
+    assert [(walk["outcome"], walk["wanted"], walk["spared"]) for walk in walks] == [("accept", "accept", True)] * 2
+    probed = shop.json("n1", "node", "probe", *DENIED, "--node", "n1")
+    assert (probed["outcome"], probed["wanted"], probed["agrees"]) == ("refused", "allowed", True)
+    assert "spared" not in shop.json("n1", "explain", *ALLOWED, *live)["live"]["walks"][0]
+    cluster = shop.folder / "cluster.yaml"
+    shop.enforce()
+    shop.json("n1", "explain", *DENIED, *live)
+    cluster.write_text(cluster.read_text().replace("{team: sto", "{podfence.io/mode: audit, team: sto"))
+    assert "the kernel denies it" in shop.json("n1", "explain", *DENIED, *live, code=1)["live"]["walks"][0]["drift"]
+    shop.enforce()
+    found = shop.json("n1", "explain", *DENIED, *live)
+    assert [(walk["outcome"], walk["spared"]) for walk in found["live"]["walks"]] == [("accept", True)] * 2
+    assert found["verdict"] == "denied" and any(
+        "podfence.io/mode=audit" in note for note in found["answers"][0]["notes"]
+    )
 
 
 @pytest.mark.parametrize("where", ["--node", "--lab"])

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from compiler.compile import Compiled, compile_cluster
 from compiler.explain import Explanation, Side, explain
-from compiler.open_ports import open_ports
+from compiler.open_ports import granting_rules, open_ports
 from compiler.verdict import Half, verdict
 from policy.model import NetworkPolicy, Rule
 from tests.engine import Engine
@@ -106,5 +106,6 @@ def test_the_open_ports_are_those_of_single_verdicts(seed: int) -> None:
         for half, single in ((found.egress, answer.egress), (found.ingress, answer.ingress)):
             assert half.ports.contains(flow.protocol, flow.port) is single.allowed, flow
             if half.because == "rule":
-                named = {ref.rule for ref, ports in half.rules if ports.contains(flow.protocol, flow.port)}
+                rules = granting_rules(engine.compiled, asked.src, asked.dst, half.direction)
+                named = {ref.rule for ref, ports in rules if ports.contains(flow.protocol, flow.port)}
                 assert named == {ref.rule for ref in single.rules}

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from msgspec.structs import replace
 
-from compiler.between import ports_between
+from compiler.open_ports import open_ports
 from compiler.verdict import verdict
 from tests.compiler.test_compare import ports_worth_asking
 from tests.engine import Engine
@@ -24,8 +24,8 @@ def test_as_the_verdict_says(seed: int) -> None:
         for flow in flows(rng, objects, 60):
             asked = engine.flow(flow)
             for src in (asked.src, replace(asked.src, address=None)):
-                between = ports_between(engine.compiled, src, asked.dst, node_egress)
+                found = open_ports(engine.compiled, src, asked.dst, node_egress)
                 for protocol, port in rng.sample(ports, 12):
                     said = verdict(engine.compiled, replace(asked, src=src, protocol=protocol, port=port), node_egress)
-                    assert between.known.contains(protocol, port) is said.allowed
-                    assert between.possible.contains(protocol, port) is (said.allowed or said.uncertain)
+                    assert found.ports.contains(protocol, port) is said.allowed
+                    assert found.possible.contains(protocol, port) is (said.allowed or said.uncertain)
