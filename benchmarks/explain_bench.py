@@ -1,5 +1,5 @@
 """Whole runs of `podfence explain`, start of the interpreter included, with a bare Python start and a bare parse of the
-same bytes beside each. Bytecode is cached, as it is where podfence is installed, whatever the caller's environment says."""
+same bytes beside each. Bytecode is cached, as it is where podfence is installed, whatever the environment says."""
 
 from __future__ import annotations
 

@@ -38,4 +38,4 @@ def modes(denied: Iterable[str], namespaces: Mapping[str, Labels]) -> Iterator[s
 
 def possible(ports: PortSet, known: PortSet) -> Iterator[str]:
     if more := ports.difference(known):
-        yield f"{more} pass too, if an end gets an address that a rule's block holds"
+        yield f"also {more}, if an end gets an address that a rule's block holds"

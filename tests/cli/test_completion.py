@@ -49,6 +49,8 @@ def test_names_come_from_the_files_given() -> None:
     assert found == ["data/backup-0", "data/cache-0", "data/db-0", "data/db-1", ":4"]
     assert completions("reach", "-f", EXAMPLE, "--from", "node/") == ["node/n1", "node/n2", ":4"]
     assert completions("explain", "-f", EXAMPLE, "-n", "s") == ["shop", ":4"]
+    assert "shop/netpol/web" in completions("explain", "-f", EXAMPLE, "--without", "shop/")
+    assert completions("explain", "-f", EXAMPLE, "--live", "--node", "") == ["n1", "n2", ":4"]
     assert completions("node", "plan", "-f", EXAMPLE, "--node", "") == ["n1", "n2", ":4"]
 
 

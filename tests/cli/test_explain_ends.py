@@ -163,3 +163,15 @@ def test_hostile_names_are_shown_escaped(podfence, form: str) -> None:
     for arguments in (("10.0.0.1", "shop/b"), ("shop/aa", "shop/b")):
         ran = podfence("explain", *arguments, "--port", "80", "-f", "-", "-o", form, "--fix", stdin=HOSTILE)
         assert not any(ord(char) < 32 and char != "\n" for char in ran.stdout + ran.stderr)
+
+
+def test_ports_that_hang_on_an_address_are_not_guessed(podfence, tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(CLUSTER)
+    for labels, verdict, ports in (("app=x", "unknown", ""), ("app=web", "mixed", "5432/TCP")):
+        ran = podfence("explain", "shop/new", "shop/db", "-f", file, "--src-labels", labels, "-o", "json")
+        document = json.loads(ran.stdout)
+        (answer,) = document["answers"]
+        assert (document["verdict"], answer["ports"]) == (verdict, ports)
+        hangs = "also 5432/TCP, if an end gets an address that a rule's block holds" in answer["notes"]
+        assert (hangs, ran.returncode) == ((True, 3) if verdict == "unknown" else (False, 0))
