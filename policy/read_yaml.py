@@ -29,6 +29,9 @@ from policy.labels import quoted
 from policy.yaml_scalars import resolve
 
 MAX_DEPTH = 200
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
+# libyaml reads ahead of its events, and newer ones have a limit of their own: 1,000 levels of brackets.
+_LIBYAML_TOO_DEEP = "exceeded maximum nesting depth"
 # How many values aliases may add to those that are written out: ample for hand-made files, nothing for a bomb.
 MAX_ALIASED = 100_000
 _OBJECT_DEPTH = 4  # of the objects in a sequence of Lists
@@ -91,8 +94,11 @@ def parse_yaml(text: str, file: str) -> Parsed:
                 handle(event)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 0
+        if error.problem == _LIBYAML_TOO_DEEP:
+            raise UnreadableInput(file, line, _TOO_DEEP) from None
         reason = ", ".join(part for part in (error.context, error.problem) if part)
-        raise UnreadableInput(file, mark.line + 1 if mark else 0, f"not YAML: {reason}") from None
+        raise UnreadableInput(file, line, f"not YAML: {reason}") from None
     except ReaderError as error:
         line = text.encode()[: error.position].count(b"\n") + 1
         raise UnreadableInput(file, line, f"not YAML: {error.reason}") from None
@@ -163,7 +169,7 @@ class _Builder:
 
     def push(self, value: Any, event: Any) -> None:
         if len(self.stack) > MAX_DEPTH:
-            raise self.fail(event, f"nested deeper than {MAX_DEPTH} levels")
+            raise self.fail(event, _TOO_DEEP)
         if event.anchor:
             self.anchors[event.anchor] = None
         self.stack.append(_Open(value, event.start_mark, event.anchor, self.count))

@@ -108,6 +108,14 @@ def test_depth_is_bounded(opened: str) -> None:
         values(opened * 1_000_000)
 
 
+@pytest.mark.parametrize("levels", [MAX_DEPTH + 1, 999, 1001, 20_000])
+def test_too_deep_on_a_later_line(levels: int) -> None:
+    """libyaml may notice first: the error is the same."""
+    with pytest.raises(UnreadableInput) as caught:
+        values("a:\n  " + "[" * levels + "]" * levels)
+    assert str(caught.value) == f"f.yaml:2: nested deeper than {MAX_DEPTH} levels"
+
+
 def test_what_aliases_stand_for_is_bounded() -> None:
     doubling = "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
     with pytest.raises(UnreadableInput, match=f"aliases stand for more than {MAX_ALIASED} values"):
