@@ -9,7 +9,7 @@ from functools import cache
 
 import pytest
 
-TOOLS = ("ip", "iptables-legacy", "iptables-nft", "ipset", "conntrack")
+TOOLS = ("ip", "iptables-legacy", "iptables-nft", "ebtables", "ipset", "conntrack")
 
 
 @cache
