@@ -16,13 +16,14 @@ from compiler.changes import Deleted, Event
 from compiler.compile import compile_cluster
 from compiler.index import Index
 from enforcer import conntrack
+from enforcer.attach import attach
 from enforcer.base import DEFAULT_MARK
 from enforcer.concern import concern, owners_of
 from enforcer.ender import Ender, Moment
 from enforcer.gate import Gate
 from enforcer.host import execute, plans
 from enforcer.layout import NodeView, is_local
-from enforcer.links import host_routes, own_addresses
+from enforcer.links import dump, own_addresses
 from enforcer.remembered import Memory
 from policy.cidr import Family
 from policy.decode import read_documents
@@ -43,7 +44,7 @@ class Agent:
 
     def __init__(self, world: World, folder: Path | None) -> None:
         self.world = world
-        self.routes = host_routes(FAMILIES)
+        self.host = dump()
         self.own = own_addresses(FAMILIES)
         self.blocks = next(each.pod_cidrs for each in world.lab.cluster.nodes if each.name == "n1")
         self.present: Objects = {}
@@ -95,7 +96,7 @@ class Agent:
 
     def _view(self) -> NodeView:
         open_pods = (pod for pod in self._local() if not self.closed.intersection(pod.addresses))
-        return NodeView("n1", {pod.key: self.routes[pod.addresses[0]] for pod in open_pods}, self.blocks)
+        return NodeView("n1", attach(self.host, open_pods).veths, self.blocks)
 
     def _moment(self) -> Moment:
         return Moment(self._view(), self._local(), self.own)
