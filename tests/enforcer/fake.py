@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec.structs import replace
 
 from enforcer.parse import Counted, Installed, InstalledSet
@@ -78,9 +80,11 @@ class FakeDataplane:
         return [match.name for rule in rules for match in rule.matches if isinstance(match, InSet)]
 
     def passes(self, hook: HookName, packet: Packet) -> bool:
+        (answer,) = self.verdicts([(hook, packet)])
+        return answer
+
+    def verdicts(self, asked: Iterable[tuple[HookName, Packet]]) -> list[bool]:
         """Where nothing of ours is hooked everything passes, as on a node without podfence."""
         hooks = {builtin: ours[0] for builtin, targets in self.builtin.items() if (ours := [t for t in targets if t])}
-        if hook not in hooks:
-            return True
-        ruleset = RuleSet(self.family, hooks, self.chains, self.sets)
-        return Simulator(ruleset).walk(hook, packet).outcome == "accept"
+        simulator = Simulator(RuleSet(self.family, hooks, self.chains, self.sets))
+        return [simulator.walk(hook, packet).outcome == "accept" for hook, packet in asked]

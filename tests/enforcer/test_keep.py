@@ -27,7 +27,7 @@ from policy.selector import EVERYTHING, in_, selector
 from tests.compiler.histories import batches, history, undone
 from tests.compiler.slow_twin import Objects, happen
 from tests.enforcer.fake import FakeDataplane, StepFailed
-from tests.enforcer.test_plan import interface, lively, single, verdicts
+from tests.enforcer.test_plan import interface, lively, single
 from tests.generate import cluster
 from tests.generate.words import KEYS, VALUES
 
@@ -129,7 +129,7 @@ def test_no_flow_has_a_verdict_that_is_neither_the_old_nor_the_new(seed: int) ->
         pods |= {pod.key: pod for pod in batch}
         asked = every_pair(compile_cluster(cluster_of_pods(found, pods)), "n0")
         plane = kernel.planes[4]
-        seen = [verdicts(plane, asked)]
+        seen = [plane.verdicts(asked)]
         kernel.seen.clear()
         watch = _Watch(kernel, asked, seen)
         keeper.handle(batch)
@@ -170,7 +170,7 @@ class _Watch:
 
         def step(each) -> None:  # type: ignore[no-untyped-def]
             self._step(each)
-            seen.append(verdicts(self._plane, asked))
+            seen.append(self._plane.verdicts(asked))
 
         self._plane.step = step  # type: ignore[method-assign]
 

@@ -40,7 +40,7 @@ from policy.errors import KernelRejected
 from policy.model import Cluster
 from tests.enforcer.fake import FakeDataplane
 from tests.enforcer.test_keep import CIDRS, FAMILIES, every_pair
-from tests.enforcer.test_plan import interface, lively, verdicts
+from tests.enforcer.test_plan import interface, lively
 
 pytestmark = pytest.mark.kernel
 MODES: tuple[Mode, Mode] = ("legacy", "nft")
@@ -93,7 +93,7 @@ class Turn:
             assert len(plane.chains[name]) == len(rules)
         plane.sets = {name: found.ipset for name, found in actual.sets.items()}
         plane.builtin["FORWARD"] = actual.tables.builtin.get("FORWARD", ())
-        return verdicts(plane, self.asked)
+        return plane.verdicts(self.asked)
 
     def assert_between(self, old: list[bool], new: list[bool]) -> None:
         assert all(now in (was, will) for was, now, will in zip(old, self.answers(), new, strict=True))

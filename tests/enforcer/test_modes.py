@@ -28,7 +28,7 @@ from policy.model import Namespace
 from tests.enforcer.fake import FakeDataplane
 from tests.enforcer.test_golden import EXAMPLE, GOLDEN
 from tests.enforcer.test_keep import FAMILIES, FakeKernel, view_of
-from tests.enforcer.test_plan import CIDRS, OUTSIDE, interface, lively, packets, single, verdicts
+from tests.enforcer.test_plan import CIDRS, OUTSIDE, interface, lively, packets, single
 
 MODES: tuple[Mode, ...] = ("enforce", "audit", "off", "enforce", "off", "audit", "enforce")
 
@@ -81,16 +81,16 @@ def test_every_step_between_modes_leaves_the_old_or_the_new_verdict(family: Fami
             plane.execute(plan(plane.read(), wanted[mode]))
         dataplane.execute(plan(dataplane.read(), wanted[MODES[0]]))
         for old, new in pairwise(MODES):
-            before, after = (verdicts(fresh[mode], asked) for mode in (old, new))
+            before, after = (fresh[mode].verdicts(asked) for mode in (old, new))
             for step in single(plan(dataplane.read(), wanted[new])):
                 dataplane.step(step)
-                now = verdicts(dataplane, asked)
+                now = dataplane.verdicts(asked)
                 assert all(n in (b, a) for n, b, a in zip(now, before, after, strict=True)), (seed, old, new)
-            assert verdicts(dataplane, asked) == after
+            assert dataplane.verdicts(asked) == after
             assert plan(dataplane.read(), wanted[new]) == ()
             assert verify(dataplane.read(), *meant[new]) is None, (seed, new)
         if by == "node":
-            assert all(verdicts(fresh[mode], asked) == [True] * len(asked) for mode in ("audit", "off"))
+            assert all(fresh[mode].verdicts(asked) == [True] * len(asked) for mode in ("audit", "off"))
             assert not fresh["off"].chains and not fresh["off"].sets
 
 
