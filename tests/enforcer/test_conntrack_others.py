@@ -35,6 +35,7 @@ pytestmark = pytest.mark.kernel
 
 
 @backends
+@pytest.mark.alone
 def test_allowed_flows_notice_nothing(world: World) -> None:
     """One flow sends all the time while a hundred others end and start again: it loses no packet, either way."""
     both, one = policy("80/UDP", "81/UDP"), policy("81/UDP")

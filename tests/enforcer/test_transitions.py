@@ -24,7 +24,7 @@ from lab.cluster import Lab
 from policy.cidr import Family
 from policy.decode import read_documents
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.alone]
 
 FAMILIES: tuple[Family, Family] = (4, 6)
 PORT, PER_SECOND, TURNS = 5000, 2_000, 40

@@ -184,6 +184,7 @@ def test_a_port_that_somebody_else_has(lab_of: LabOf) -> None:
         assert outcomes(lab, Probe("x/p0", "node-1", "ICMP")) == [Outcome.OPEN], "once it is gone"
 
 
+@pytest.mark.alone
 def test_fifty_pods_and_their_matrix(lab_of: LabOf) -> None:
     """The promise: up within seconds, 2,500 probes in well under 30 s, although most of them are met by silence."""
     started = time.monotonic()
@@ -221,6 +222,7 @@ while os.getppid() == int(sys.argv[1]):
 """
 
 
+@pytest.mark.alone
 def test_a_lab_that_is_up_is_ready_on_a_busy_machine(lab_of: LabOf) -> None:
     """Others' labs come and go meanwhile, and hold the kernel's lock on links: what it leaves to workers is late."""
     argv = [sys.executable, "-c", CHURN, str(os.getpid())]
