@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from podfence.node_options import backend_option, warn
-from podfence.output import line
+from podfence.options import format_option
+from podfence.output import Form, show
 from policy.errors import HostRefused, UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def agent_status(state_dir: str) -> dict[str, Any] | None:
 @click.option("--reason", required=True, help="Why; it is logged, and shown to everybody who asks for the status.")
 @state_dir_option
 @backend_option
-def open_command(reason: str, state_dir: str, backend: Mode | Literal["auto"]) -> int:
+@format_option
+def open_command(reason: str, state_dir: str, backend: Mode | Literal["auto"], form: Form) -> int:
     """BREAK-GLASS: stop enforcing on this node, at once, until `podfence node close`.
 
     It stays open through restarts of the agent, and works where no agent lives. The annotation
@@ -45,29 +47,30 @@ def open_command(reason: str, state_dir: str, backend: Mode | Literal["auto"]) -
     from enforcer.agent.opening import open_node
 
     open_node(state_dir, reason)
-    if _agent_follows(state_dir, opened=True):
-        warn("this node is OPEN: the agent has taken its rules out; `podfence node close` closes it")
-        return 0
-    from enforcer.backend import detect
-    from enforcer.host import cleanup
+    by_agent = _agent_follows(state_dir, opened=True)
+    if not by_agent:
+        from enforcer.backend import detect
+        from enforcer.host import cleanup
 
-    cleanup(detect(backend))
-    warn("this node is OPEN: no agent answers, the rules were taken out; `podfence node close` closes it")
+        cleanup(detect(backend))
+    who = "the agent has taken its rules out" if by_agent else "no agent answers, the rules were taken out"
+    show(form, {"opened": True, "agent": by_agent}, lambda: ())
+    warn(f"this node is OPEN: {who}; `podfence node close` closes it")
     return 0
 
 
 @click.command("close")
 @state_dir_option
-def close_command(state_dir: str) -> int:
+@format_option
+def close_command(state_dir: str, form: Form) -> int:
     """Enforce again on a node that was opened."""
     from enforcer.agent.opening import close_node
 
-    if not close_node(state_dir):
-        line("this node was not opened by `podfence node open`")
-        return 0
-    if _agent_follows(state_dir, opened=False):
-        line("this node is enforced again")
-    else:
+    was_open = close_node(state_dir)
+    enforced = was_open and _agent_follows(state_dir, opened=False)
+    text = "this node is enforced again" if enforced else "this node was not opened by `podfence node open`"
+    show(form, {"was_open": was_open, "agent": enforced}, lambda: [text] if enforced or not was_open else [])
+    if was_open and not enforced:
         warn("no agent answers: nothing enforces on this node until one is started")
     return 0
 
@@ -91,7 +94,8 @@ def _agent_follows(state_dir: str, opened: bool) -> bool:
     "--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds; then it ends with 1."
 )
 @state_dir_option
-def wait_command(uid: str, timeout: float, state_dir: str) -> int:
+@format_option
+def wait_command(uid: str, timeout: float, state_dir: str, form: Form) -> int:
     """Wait until a pod's policies hold on its node; for an init container.
 
     It needs the folder /run/podfence/pods of the node, to read.
@@ -101,10 +105,8 @@ def wait_command(uid: str, timeout: float, state_dir: str) -> int:
     if not is_uid(uid):
         raise UsageError("--uid: expected a pod's UID")
     until = time.monotonic() + timeout
-    while not holds(state_dir, uid):
-        if time.monotonic() >= until:
-            line(f"the policies of pod {uid} do not hold yet, after {timeout:g} s")
-            return 1
+    while not (there := holds(state_dir, uid)) and time.monotonic() < until:
         time.sleep(_POLL)
-    line(f"the policies of pod {uid} hold")
-    return 0
+    text = f"the policies of pod {uid} hold" if there else f"the policies of pod {uid} do not hold after {timeout:g} s"
+    show(form, {"uid": uid, "holds": there}, lambda: [text])
+    return 0 if there else 1

@@ -66,7 +66,10 @@ def leaves(command: click.Command) -> list[click.Command]:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_prints_json_and_yaml(name: str) -> None:
+    """All that answer: an agent goes on, and what it says is its log."""
     for leaf in leaves(importlib.import_module(f"podfence.{name}").command):
+        if leaf.name == "agent":
+            continue
         (form,) = [option for option in leaf.params if "-o" in option.opts]
         assert {"json", "yaml"} <= set(form.type.choices), leaf.name
 
