@@ -152,8 +152,10 @@ def test_a_keeper_follows_the_label_of_a_namespace() -> None:
         keeper.handle([namespace])
         spaces = [each for each in found.namespaces if each.name != "a"] + [namespace]
         compiled = compile_cluster(replace(found, namespaces=spaces))
-        for family in FAMILIES:
-            assert plan(kernel.read(family), layout(compiled, view, family)) == (), mode
+        wishes = {family: layout(compiled, view, family) for family in FAMILIES}
+        assert all(plan(kernel.read(family), wishes[family], lazily=True) == () for family in FAMILIES), mode
+        keeper.tidy()
+        assert all(plan(kernel.read(family), wishes[family]) == () for family in FAMILIES), mode
         wanted = "enforce" if mode in (None, "nonsense") else mode
         audited = [name for name in kernel.planes[4].sets if "-audited" in name]
         assert bool(audited) is (wanted == "audit")
