@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from random import Random
@@ -144,7 +145,7 @@ def _protocol(name: str) -> IpProtocol:
 
 
 # Pairs of states, each in both families.
-PAIRS, CHUNKS = 2_500, 20
+PAIRS, CHUNKS = 10_000 if os.environ.get("CI") else 2_500, 20
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
