@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from compiler import intervals
 from compiler.allowset import Grant
-from compiler.peers import NOBODY, PeerSet, peer_set
+from compiler.peers import PeerSet, peer_set
 from compiler.ports import ALL_PORTS, NO_PORTS, NamedPort, PortSet, port_range
 from compiler.prefixes import WHOLE, AddressSet
 from policy.cidr import Family
@@ -119,12 +119,15 @@ def by_port(groups: Sequence[Group], family: Family) -> list[Group]:
     ports_of: dict[PeerSet, PortSet] = {}
     for protocol in PROTOCOLS:
         for (low, high), over in intervals.sweep([ports.of(protocol) for ports, _ in groups]):
-            peers = NOBODY
-            for number in over:
-                peers = _together(peers, groups[number][1], family)
+            peers = _all_together([groups[number][1] for number in over], family)
             ports_of[peers] = ports_of.get(peers, NO_PORTS).union(port_range(protocol, low, high))
     return sorted(((ports, peers) for peers, ports in ports_of.items()), key=lambda group: group[0])
 
 
-def _together(a: PeerSet, b: PeerSet, family: Family) -> PeerSet:
-    return in_family(peer_set((*a.pods, *b.pods), a.addresses.union(b.addresses)), family)
+def _all_together(peers: Sequence[PeerSet], family: Family) -> PeerSet:
+    """In one go, and with no more than is met in `family`."""
+    if len(peers) == 1:
+        return in_family(peers[0], family)
+    ranges = intervals.normal(span for each in peers for span in each.addresses.of(family))
+    addresses = AddressSet(v4=ranges) if family == 4 else AddressSet(v6=ranges)
+    return in_family(peer_set((term for each in peers for term in each.pods), addresses), family)
