@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from policy.cidr import Address, parse_address
+from policy.cidr import Address, parse_pod_address
 from policy.model import Pod
 
 # The runtime's name for a pod's first interface. Its others, of further networks, have no address that policies know.
@@ -154,7 +154,7 @@ def parse(file: str, data: bytes, written: int = 0) -> AddressKnown | Unreadable
 
 def _address(text: str) -> Address:
     """From an address with the length of its network."""
-    return parse_address(text.partition("/")[0])
+    return parse_pod_address(text.partition("/")[0])
 
 
 def _plugin(config: str) -> str:

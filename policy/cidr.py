@@ -64,6 +64,14 @@ def parse_address(text: str) -> Address:
     return Address(4, value & 0xFFFFFFFF) if value >> 32 == _MAPPED >> 32 else Address(6, value)
 
 
+def parse_pod_address(text: str) -> Address:
+    """`text` as an address that a pod can have; the unspecified one is none, and no set of the kernel takes it."""
+    found = parse_address(text)
+    if not found.value:
+        raise ValueError(f"not an address that a pod can have: {text!r}")
+    return found
+
+
 def _sloppy_v4(text: str) -> int:
     octets = text.split(".")
     try:

@@ -11,7 +11,7 @@ from functools import lru_cache
 import msgspec
 from msgspec import Raw, Struct
 
-from policy.cidr import Address, parse_address
+from policy.cidr import Address, parse_pod_address
 from policy.decode_parts import labels_of
 from policy.decode_pod import container_ports, is_gated, workload_of
 from policy.decode_wire import WireContainer, WireGate, WireMeta, WireOwner, WirePodSpec, WirePodStatus, WirePort
@@ -153,8 +153,8 @@ def _ports(spec: _Spec) -> tuple[ContainerPort, ...]:
 def _addresses(status: WirePodStatus) -> tuple[Address, ...]:
     first, entries = status.podIP, status.podIPs or []
     if first and len(entries) == 1 and entries[0].ip == first:
-        return (parse_address(first),)
+        return (parse_pod_address(first),)
     texts = dict.fromkeys([entry.ip for entry in entries])
     texts[first] = None
-    found = [parse_address(text) for text in texts if text]
+    found = [parse_pod_address(text) for text in texts if text]
     return tuple(found) if len(found) < 2 else tuple(dict.fromkeys(found))

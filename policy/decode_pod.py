@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from policy.cidr import Address, parse_address
+from policy.cidr import Address, parse_pod_address
 from policy.decode_parts import labels_of, parsed, port_number, protocol_named
 from policy.decode_wire import WireContainer, WireGate, WireNamespace, WireOwner, WirePod, WirePodSpec, WirePodStatus
 from policy.labels import port_name_problem
@@ -96,4 +96,4 @@ def _pod_addresses(status: WirePodStatus, report: Report) -> tuple[Address, ...]
     texts: list[tuple[Path, str | None]] = [
         (("status", "podIPs", at, "ip"), entry.ip) for at, entry in enumerate(status.podIPs or ())
     ]
-    return parsed([*texts, (("status", "podIP"), status.podIP)], parse_address, report)
+    return parsed([*texts, (("status", "podIP"), status.podIP)], parse_pod_address, report)
