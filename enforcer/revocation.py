@@ -166,7 +166,10 @@ class Judge:
     def _ownerless(self, address: Address) -> bool:
         if address in self._own or address in self._local:
             return False
-        return address in self._released or any(_holds(block, address) for block in self._node.pod_cidrs)
+        # Where the rules let the unknown pass, its flows go on too.
+        closes = self._node.mode == "enforce" and self._node.unknown == "closed"
+        blocks = self._node.pod_cidrs if closes else ()
+        return address in self._released or any(_holds(block, address) for block in blocks)
 
     def _end(self, address: Address) -> End:
         return End(self._state.pod_at(address), address, self._node.name if address in self._own else "")

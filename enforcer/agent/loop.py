@@ -161,7 +161,8 @@ class Loop:
             view,
             tuple(knowledge.local.values()),
             own_addresses(knowledge.host),
-            lambda pod: mode_of(namespaces[pod.namespace], view.mode) == "enforce",
+            # A node that is off has no rules, whatever a namespace asks for.
+            lambda pod: view.mode != "off" and mode_of(namespaces[pod.namespace], view.mode) == "enforce",
         )
         if self.followed:
             self._flows.tell(self._concern, moment)
