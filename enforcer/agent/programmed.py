@@ -5,6 +5,7 @@ A container that may not start before (`podfence node wait`) needs no more than 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +25,9 @@ class Programmed:
             self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             # Whatever an earlier agent said, this one has not seen yet.
             for path in self._folder.iterdir():
-                path.unlink(missing_ok=True)
+                # Pods mount this folder: what cannot be taken out, such as a folder, is none of ours.
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
         except OSError as error:
             raise HostRefused(f"{self._folder}: {error.strerror}") from None
 
@@ -37,7 +40,8 @@ class Programmed:
                 (self._folder / uid).unlink(missing_ok=True)
         for uid in [*new]:
             try:
-                (self._folder / uid).touch(mode=0o644)
+                # A pod that may write here may have put a link in its place, to a file that only root can make.
+                os.close(os.open(self._folder / uid, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644))
             except OSError:
                 new.discard(uid)
         self._there = (self._there & wanted) | new
