@@ -1,13 +1,16 @@
 """What the agent tells the API server: Events, the readiness gate of local pods, and that the node is ready.
 
 Nothing that is enforced hangs on it. It is said by a thread of its own, again until it is heard, and what is overtaken
-meanwhile is not said at all.
+meanwhile is not said at all. What the server refuses keeps nothing else waiting: a namespace that is on its way out
+takes no Event, and a role may lack a verb.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Literal, Protocol
 
@@ -23,7 +26,10 @@ COMPONENT = "podfence"
 # Kubernetes takes 1,024 characters of an Event's message.
 _LONGEST = 1000
 _CONFLICT, _GONE, _INVALID = 409, 404, 422
+_UNAUTHORIZED, _FORBIDDEN, _TIMEOUT, _TOO_MANY = 401, 403, 408, 429
 _MOST_EVENTS = 500
+# As long as the API server keeps an Event.
+_HOUR = 3600.0
 STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 
@@ -66,7 +72,13 @@ class Reporter:
     """`say`, `ready` and `untaint` may be called by any thread, and never wait. `run` belongs to one thread."""
 
     def __init__(
-        self, api: Api, node: str, untaints: bool, now: Callable[[], str], warn: Callable[[str], None]
+        self,
+        api: Api,
+        node: str,
+        untaints: bool,
+        now: Callable[[], str],
+        warn: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._api = api
         self._node = node
@@ -75,17 +87,22 @@ class Reporter:
         self._warn = warn
         self._wake = threading.Condition()
         self._events: dict[Said, None] = {}
-        self._known: dict[Said, None] = {}
+        self._known: set[Said] = set()
+        self._known_since = clock()
+        self._clock = clock
         self._gates: dict[Gate, None] = {}
+        self._resting: list[Callable[[], None]] = []  # what is forbidden for the moment, as the calls that ask for it
         self._taint = False
         self._ended = False
 
     def say(self, event: Said) -> None:
         with self._wake:
-            if event not in self._known and len(self._events) < _MOST_EVENTS:
-                self._known[event] = self._events[event] = None
-                while len(self._known) > _MOST_EVENTS:
-                    del self._known[next(iter(self._known))]
+            # Whoever says more than that goes on saying it: to forget some at once would be to say all of it for ever.
+            if len(self._known) >= _MOST_EVENTS and self._clock() - self._known_since > _HOUR:
+                self._known, self._known_since = set(), self._clock()
+            if event not in self._known and len(self._known) < _MOST_EVENTS:
+                self._known.add(event)
+                self._events[event] = None
                 self._wake.notify()
 
     def ready(self, gate: Gate) -> None:
@@ -111,39 +128,69 @@ class Reporter:
         while True:
             with self._wake:
                 while not (self._ended or self._waiting()):
-                    self._wake.wait()
+                    if not self._wake.wait_for(self._is_due, backoff.next() if self._resting else None):
+                        self._ask_again()
                 if self._ended:
                     return
             try:
                 self._one()
-                backoff.reset()
-            except PodfenceError as error:
-                self._warn(f"can't be told: {error}")
+                if not self._resting:
+                    backoff.reset()
+            except Exception as error:  # a defect of ours too: a thread that ended would leave pods unready unseen
+                what = str(error) if isinstance(error, PodfenceError) else f"{type(error).__name__}: {error}"
+                self._warn(f"can't be told: {what}")
                 with self._wake:
                     self._wake.wait_for(lambda: self._ended, backoff.next())
 
+    def _is_due(self) -> bool:
+        return self._ended or self._waiting()
+
     def _waiting(self) -> bool:
         return bool(self._taint or self._gates or self._events)
+
+    def _ask_again(self) -> None:
+        resting, self._resting = self._resting, []
+        for each in resting:
+            each()
 
     def _one(self) -> None:
         """Says one thing; it is crossed out once it has been heard, or can't be said at all."""
         with self._wake:
             gate, event = next(iter(self._gates), None), next(iter(self._events), None)
         if self._taint:
-            if self._remove_taint():
+            try:
+                self._taint = not self._remove_taint()
+            except ApiRefused as error:
                 self._taint = False
+                self._rest(error, self.untaint)
         elif gate:
             path = f"/api/v1/namespaces/{gate.namespace}/pods/{gate.name}/status"
             body = msgspec.json.encode(gate_patch(gate, self._now()))
-            self._tolerant("patch", "pods/status", "PATCH", path, body, STRATEGIC_MERGE_PATCH)
+            try:
+                self._tolerant("patch", "pods/status", "PATCH", path, body, STRATEGIC_MERGE_PATCH)
+            except ApiRefused as error:
+                self._rest(error, partial(self.ready, gate))
             with self._wake:
                 self._gates.pop(gate, None)
         elif event:
             path = f"/api/v1/namespaces/{event.about.namespace or 'default'}/events"
             body = msgspec.json.encode(event_body(event, self._node, self._now()))
-            self._tolerant("create", "events", "POST", path, body, "application/json")
+            try:
+                self._tolerant("create", "events", "POST", path, body, "application/json")
+            except ApiRefused as error:
+                if error.status >= 500 or error.status in (_UNAUTHORIZED, _TIMEOUT, _TOO_MANY):
+                    raise
+                self._warn(f"can't be told, and is given up: {error}")
             with self._wake:
                 self._events.pop(event, None)
+
+    def _rest(self, error: ApiRefused, ask: Callable[[], None]) -> None:
+        """What is forbidden may be allowed later, and keeps nothing else waiting until then."""
+        if error.status != _FORBIDDEN:
+            raise error
+        self._warn(f"can't be told: {error}")
+        with self._wake:
+            self._resting.append(ask)
 
     def _tolerant(self, *request: Any) -> None:
         """An Event that is there already, a pod that is gone or another one by now: nothing is left to say."""
