@@ -57,6 +57,8 @@ from policy.model import Cluster
 
 # A turn may wait for the xtables lock; longer than this and the loop is taken for dead.
 _LONGEST_TURN = 120.0
+# A first sync takes seconds.
+_LOADING = 60.0
 ReadFiles = Callable[[], tuple[Cluster, Sequence[Problem]]]
 
 
@@ -70,10 +72,13 @@ def run(settings: Settings, read_files: ReadFiles | None = None) -> None:
             signal.signal(number, lambda *_: agent.loop.stop())
         log.info("begins", node=settings.node, backend=agent.backend.mode, mode=settings.mode)
         gc.disable()  # what is loaded first stays, and to look through it again and again would cost seconds
+        # An API server that is away for long must not cost memory: each try leaves some.
+        deadline = time.monotonic() + _LOADING
+        agent.loop.run(until=lambda: agent.loop.followed or time.monotonic() >= deadline)
+        gc.enable()
         agent.loop.run(until=lambda: agent.loop.followed)
         gc.collect()
         gc.freeze()
-        gc.enable()
         agent.loop.run()
         log.info("ends; the rules stay", node=settings.node)
 
@@ -84,6 +89,7 @@ class Agent:
     def __init__(self, settings: Settings, read_files: ReadFiles | None, stack: ExitStack) -> None:
         self._settings = settings
         self._clock = time.monotonic
+        self._followers: list[links.HostLinks | CniResults] = []
         self.backend = usable_backend(settings)
         self.inbox: Inbox[Message] = Inbox(self._clock)
         api = None if read_files else connect(settings.kubeconfig or None, settings.context or None)
@@ -129,9 +135,9 @@ class Agent:
         self.tales.begin(settings.log_group, stack)
         self.ender.start()
         stack.callback(self.ender.stop)
-        stack.enter_context(links.HostLinks(put))
+        self._followers.append(stack.enter_context(links.HostLinks(put)))
         if settings.cni_results:
-            stack.enter_context(CniResults(put, Path(settings.cni_results)))
+            self._followers.append(stack.enter_context(CniResults(put, Path(settings.cni_results))))
         if api:
             watchers = Watchers(resources(settings.node), api, put)
             publisher.count_watches(watchers)
@@ -160,7 +166,9 @@ class Agent:
         return reporter
 
     def _alive(self) -> bool:
-        return self._clock() - self.loop.turned < _LONGEST_TURN
+        """The loop turns, and nobody whom it hears things from has fallen silent by a defect: that would look like a
+        node where nothing happens."""
+        return self._clock() - self.loop.turned < _LONGEST_TURN and all(each.alive for each in self._followers)
 
     def _denied(self) -> list[Denied]:
         return denied_packets(self.backend.families, self._pod_of)
