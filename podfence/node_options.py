@@ -177,9 +177,12 @@ def pod_cidrs_of(texts: tuple[str, ...]) -> tuple[Prefix, ...]:
     from policy.cidr import parse_cidr
 
     try:
-        return tuple(parse_cidr(text) for text in texts)
+        found = tuple(parse_cidr(text) for text in texts)
     except ValueError as error:
         raise UsageError(f"--pod-cidr: {error}") from None
+    if not all(block.length for block in found):
+        raise UsageError("--pod-cidr: a whole family is no block of one node's pods")
+    return found
 
 
 def _pod_cidrs(compiled: Compiled, options: NodeOptions) -> tuple[Prefix, ...]:

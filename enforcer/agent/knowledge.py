@@ -134,9 +134,10 @@ class Knowledge:
 
     @property
     def pod_cidrs(self) -> tuple[Prefix, ...]:
-        """As the options say, else the Node object."""
+        """As the options say, else the Node object; a whole family is no block of one node's pods."""
         node = self.heard.node
-        return self._settings.pod_cidrs or (node.node.pod_cidrs if node else ())
+        told = node.node.pod_cidrs if node else ()
+        return self._settings.pod_cidrs or tuple(block for block in told if block.length)
 
     def look_for_opening(self) -> None:
         """Whether somebody opens or closes the node by file or annotation."""

@@ -54,6 +54,7 @@ def test_several_values_stand_apart_in_the_environment(told: list[Settings], mon
         (["--mode", "loose"], "--mode"),
         (["--mark", "0x3"], "--mark"),
         (["--pod-cidr", "10.1.0.0/33"], "--pod-cidr"),
+        (["--pod-cidr", "::/0"], "--pod-cidr"),
         (["--listen", "nowhere"], "--listen nowhere"),
         (["--interface", "web=eth0"], "--interface web=eth0"),
         (["--resync", "0"], "--resync"),
