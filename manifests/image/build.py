@@ -12,13 +12,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 from manifests.image import oci
 
-NAME = "podfence.io/podfence:latest"
 TOP = Path(__file__).parents[2]
+VERSION: str = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["version"]
+# In full, as the runtime of a node looks up the `podfence:VERSION` of the manifests.
+NAME = f"docker.io/library/podfence:{VERSION}"
 _PACKAGES = Path(__file__).parent / "packages.txt"
 _PYTHON = "usr/lib/python3/dist-packages"
 # Not needed to run: documentation, translations, Python's own tests and tools, and what names this build.
@@ -122,6 +125,16 @@ def complete(root: Path) -> None:
         (root / name).mkdir(exist_ok=True)
     # python-iptables finds libxtables, and its version, through this cache.
     run("/sbin/ldconfig", "-X", "-r", str(root))
+    precompile(root)
+
+
+def precompile(root: Path) -> None:
+    """The image is read-only where it runs: what is not compiled here would be at every start, for seconds. Compiled
+    files are taken as they are, so that the times of sources are no part of the image."""
+    flags = os.environ | {"PYTHONHASHSEED": "0"}
+    folders = sorted(str(path) for path in (root / "usr/lib").glob("python3*"))
+    options = ("-q", "--invalidation-mode=unchecked-hash", "-s", str(root), "-p", "/")
+    run(sys.executable, "-m", "compileall", *options, *folders, env=flags)
 
 
 def epoch() -> int:
