@@ -10,6 +10,7 @@ from enforcer.agent import log
 from enforcer.agent.board import Board
 from enforcer.agent.loop import Loop
 from enforcer.agent.metrics import Metrics
+from enforcer.agent.notice import notices
 from enforcer.agent.programmed import Programmed
 from enforcer.agent.report import About, Gate, Reporter, Said
 from enforcer.bridges import bridge_filtering, tags_pass_by
@@ -115,8 +116,9 @@ class Publisher:
             p for p in knowledge.local.values() if view and mode_of(namespaces[p.namespace], view.mode) == "audit"
         ]
         waits = tuple(self._waits(loop))
-        self._board.status = replace(
-            self._board.status,
+        before = self._board.status
+        found = replace(
+            before,
             mode=view.mode if view else self._board.status.mode,
             phase="failing" if loop.failing else "enforcing" if loop.followed else "starting",
             opened=knowledge.opened,
@@ -135,6 +137,9 @@ class Publisher:
             troubles={kind: trouble.reason for kind, trouble in heard.troubles.items()},
             stale=max((now - trouble.since for trouble in heard.troubles.values()), default=0.0),
         )
+        self._board.status = found
+        for notice in notices(before, found):
+            (log.info if notice.level == "info" else log.warning)(notice.message, **notice.fields)
 
     def _waits(self, loop: Loop) -> Iterator[str]:
         heard = loop.knowledge.heard

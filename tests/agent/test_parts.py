@@ -9,9 +9,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from enforcer.agent.backoff import Backoff
+from enforcer.agent.board import AgentStatus
 from enforcer.agent.inbox import MOST_AT_ONCE, Inbox
+from enforcer.agent.notice import notices
 from enforcer.agent.nudge import Nudges
 from enforcer.agent.opening import ANNOTATION, NO_REASON, close_node, open_node, opened_by
 from enforcer.agent.programmed import Programmed, holds
@@ -133,3 +136,23 @@ def test_each_address_is_nudged_once_a_second() -> None:
     assert sent == [one, other, one]
     nudges(Address(4, number) for number in range(100))
     assert len(sent) == 3 + 64
+
+
+def test_the_log_tells_what_became_worse_and_what_is_well_again() -> None:
+    well = AgentStatus(version="0", node="n", backend="nft", mode="enforce")
+    refused = "list networkpolicies: 403 Forbidden"
+    ill = replace(
+        well,
+        troubles={"NetworkPolicy": refused},
+        problems=("NetworkPolicy shop/bad: not a CIDR",),
+        weaknesses=("tags pass by",),
+    )
+    assert list(notices(well, well)) == list(notices(ill, ill)) == []
+    said = [(each.level, *each.fields.values()) for each in notices(well, ill)]
+    assert said == [
+        ("warning", "NetworkPolicy", refused),
+        ("warning", "NetworkPolicy shop/bad: not a CIDR"),
+        ("warning", "tags pass by"),
+    ]
+    assert [each.fields["why"] for each in notices(ill, replace(ill, troubles={"NetworkPolicy": "410"}))] == ["410"]
+    assert [(each.level, each.message) for each in notices(ill, well)] == [("info", "followed again")]
