@@ -17,14 +17,19 @@ SOURCES = Path(__file__).parent / "binary"
 _FILES = ("go.mod", "go.sum", "main.go")
 
 
+def cache() -> Path:
+    """The folder, outside the tree, where what takes long to build is kept."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "podfence"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def kube() -> Path:
     """The binary, built where it isn't there yet: some minutes. Two that ask at once get one build."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "podfence"
-    binary = folder / f"kube-{_hash()}"
+    binary = cache() / f"kube-{_hash()}"
     if binary.exists():
         return binary
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "kube.lock", "w") as lock:
+    with open(cache() / "kube.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not binary.exists():
             _build(binary)

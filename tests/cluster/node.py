@@ -86,11 +86,14 @@ class Node(Place):
 
     def container_netns(self, container: str) -> Path:
         """The network namespace of a running container, by its id at containerd."""
+        return self.root / f"proc/{self.container_pid(container)}/ns/net"
+
+    def container_pid(self, container: str) -> int:
+        """A running container's first process, in the PID namespace of the cluster."""
         try:
-            pid = int((self.root / _TASKS / container / "init.pid").read_text())
+            return int((self.root / _TASKS / container / "init.pid").read_text())
         except (OSError, ValueError) as error:
             raise ClusterFailed(f"{self.name} runs no container {container}: {error}") from error
-        return self.root / f"proc/{pid}/ns/net"
 
     def _configure(self, path: str, text: str) -> None:
         """Writes a file below the node's /etc."""

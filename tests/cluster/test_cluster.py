@@ -65,7 +65,7 @@ def serves(cluster: Cluster, address: str, port: int) -> bool:
 
 def test_a_pod_is_not_ready_before_its_probe_passes(cluster: Cluster, addresses: dict[str, list[str]]) -> None:
     probed = pods.server("unprobed", "node-1")
-    probed["spec"]["containers"][0]["readinessProbe"]["httpGet"]["port"] = 9999  # type: ignore[index]
+    probed["spec"]["containers"][0]["readinessProbe"]["httpGet"]["port"] = 9999
     cluster.apply(probed)
     cluster.kubectl("wait", "--for=jsonpath={.status.phase}=Running", "pod/unprobed", "--timeout=30s")
     with pytest.raises(ClusterFailed, match="timed out"):

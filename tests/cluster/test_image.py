@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from manifests.image import build, oci
+from tests.cluster import agent_image
 from tests.cluster.cluster import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -22,10 +22,8 @@ spec: {podSelector: {}, policyTypes: [Ingress]}
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("image") / "podfence.tar"
-    subprocess.run([build.TOP / "tools/image", out], check=True, capture_output=True)
-    return out
+def image() -> Path:
+    return agent_image.tar()
 
 
 @pytest.fixture(scope="module")

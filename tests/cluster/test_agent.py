@@ -1,0 +1,241 @@
+"""podfence installed by `kubectl apply -k` on real nodes: what policies say is what packets meet."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from tests.cluster import pods
+from tests.cluster.cluster import Cluster
+from tests.cluster.control import until
+from tests.cluster.errors import ClusterFailed
+from tests.cluster.installed import TAINT, Installed
+from tests.cluster.packets import Outcome, Receiver, all_outcomes, family_of, outcome
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+PORT = 8080
+SERVERS = {"web-1": "node-1", "web-2": "node-2", "other-1": "node-1", "other-2": "node-2"}
+
+
+class World:
+    """Two nodes that enforce, and on each a server `web` and a server `other`."""
+
+    def __init__(self, cluster: Cluster, bridged: bool) -> None:
+        self.cluster = cluster
+        self.bridged = bridged
+        cluster.apply(pods.sleeper("early"))
+        self.early = cluster.kubectl("get", "pod", "early", "-o", "jsonpath={.spec.nodeName}")
+        self.podfence = Installed(cluster)
+        cluster.apply(*(pods.server(name, node, app=name.split("-")[0]) for name, node in SERVERS.items()))
+        cluster.kubectl("wait", "--for=condition=Ready", "pod", *SERVERS, "--timeout=60s", timeout=70)
+        self.netns = {name: cluster.pod_netns(name) for name in SERVERS}
+        self.addresses = {name: pods.addresses(cluster, name) for name in SERVERS}
+
+    def outcomes(self, *flows: tuple[str, str], port: int = PORT) -> set[Outcome]:
+        """What becomes of flows from pod to pod, in both families."""
+        asked = [(self.netns[src], address, port) for src, dst in flows for address in self.addresses[dst]]
+        return set(all_outcomes(asked))
+
+    def becomes(self, wanted: Outcome, *flows: tuple[str, str]) -> None:
+        try:
+            until(f"{flows} {wanted}", lambda: self.outcomes(*flows) == {wanted}, 15)
+        except ClusterFailed as error:
+            raise ClusterFailed(f"{error}{self.log()}") from None
+
+    def log(self) -> list[object]:
+        return [self.podfence.log(node)[-5:] for node in self.cluster.nodes]
+
+
+@pytest.fixture(scope="module", params=[("ptp", "nft"), ("bridge", "legacy")], ids=["ptp-nft", "bridge-legacy"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    cni, iptables = request.param
+    name = f"pytest-{os.getpid()}-{cni}"
+    with Cluster(name, cni=cni, iptables=iptables, taints=[f"{TAINT}:NoSchedule"]) as cluster:
+        yield World(cluster, cni == "bridge")
+
+
+@pytest.fixture(autouse=True)
+def no_policies(world: World) -> Iterator[None]:
+    yield
+    world.cluster.kubectl("delete", "networkpolicies", "--all", "--all-namespaces")
+
+
+def flows(dst: str) -> list[tuple[str, str]]:
+    """From every other pod, of the same node and of the other."""
+    return [(src, dst) for src in SERVERS if src != dst]
+
+
+def test_it_is_ready_on_every_node_and_takes_the_startup_taint_off(world: World) -> None:
+    assert world.early == "", "a pod was scheduled before a node enforced"
+    world.cluster.kubectl("wait", "--for=condition=Ready", "pod/early", "--timeout=30s")
+    for node in world.cluster.nodes:
+        assert TAINT not in world.cluster.kubectl("get", "node", node, "-o", "yaml")
+        assert world.podfence.page(node, "/readyz")[0] == 200
+        assert all(each["in_force"] for each in world.podfence.status(node)["families"])
+        assert world.podfence.metric(node, "podfence_unattached_pods") == 0
+        assert world.podfence.metric(node, "podfence_kernel_writes_failed_total") == 0
+
+
+def test_policies_and_labels_are_followed(world: World) -> None:
+    """Pods of both nodes, in both families: allowed, denied, and allowed again."""
+    everything = [*flows("web-1"), *flows("web-2")]
+    assert world.outcomes(*everything) == {"open"}
+    world.cluster.apply(pods.policy("web", {"app": "web"}, ingress=[pods.from_app("friend")]))
+    world.becomes("denied", *everything)
+    assert world.outcomes(*flows("other-1")) == {"open"}
+    world.cluster.kubectl("label", "pod", "other-1", "other-2", "app=friend", "--overwrite")
+    friends = [("other-1", "web-1"), ("other-1", "web-2"), ("other-2", "web-1"), ("other-2", "web-2")]
+    world.becomes("open", *friends)
+    assert world.outcomes(("web-1", "web-2"), ("web-2", "web-1")) == {"denied"}
+    world.cluster.kubectl("label", "pod", "other-1", "other-2", "app=other", "--overwrite")
+    world.becomes("denied", *friends)
+    world.cluster.kubectl("delete", "networkpolicy", "web")
+    world.becomes("open", *everything)
+
+
+def test_egress_is_followed(world: World) -> None:
+    out = {"podSelector": {"matchLabels": {"app": "other"}}, "policyTypes": ["Egress"]}
+    to_web = {"to": [{"podSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"port": PORT}]}
+    world.cluster.apply(pods.policy_of("out", out | {"egress": [to_web]}))
+    world.becomes("denied", ("other-1", "other-2"), ("other-2", "other-1"))
+    assert world.outcomes(("other-1", "web-1"), ("other-1", "web-2"), ("web-1", "other-2")) == {"open"}
+    assert world.outcomes(("other-2", "web-1"), port=9) == {"denied"}
+
+
+def test_a_service_is_judged_by_its_backend_and_target_port(world: World) -> None:
+    """By ClusterIP from a pod, and by NodePort from outside the cluster: kube-proxy's DNAT comes first."""
+    cluster = world.cluster
+    cluster.apply(pods.node_port("web", port=PORT, node_port=30080, app="web"))
+    service = json.loads(cluster.kubectl("get", "service", "web", "-o", "json"))
+    by_service = [("other-1", address) for address in service["spec"]["clusterIPs"]]
+
+    def reached() -> set[Outcome]:
+        return {outcome(world.netns[src], address, 80) for src, address in by_service}
+
+    def from_outside() -> set[Outcome]:
+        return {outcome(cluster.control.place.netns, n.addresses[0], 30080) for n in cluster.nodes.values()}
+
+    until("kube-proxy serves", lambda: reached() == {"open"} == from_outside(), 30)
+    cluster.apply(pods.policy("web", {"app": "web"}, ingress=[pods.from_app("other") | {"ports": [{"port": 80}]}]))
+    until("port 80, which is the service's, allows nothing", lambda: reached() == {"denied"} == from_outside(), 15)
+    cluster.apply(pods.policy("web", {"app": "web"}, ingress=[pods.from_app("other") | {"ports": [{"port": PORT}]}]))
+    until("the target port is allowed", lambda: reached() == {"open"}, 15)
+    assert from_outside() == {"denied"}
+    outside = {"from": [{"ipBlock": {"cidr": "10.99.0.0/24"}}]}
+    cluster.apply(pods.policy("web", {"app": "web"}, ingress=[outside]))
+    until("outside is allowed", lambda: from_outside() == {"open"}, 15)
+
+
+def test_pods_can_wait_for_their_policies_and_probes_pass_where_all_is_denied(world: World) -> None:
+    """A readiness gate, an init container, and kubelet's HTTP probe of a pod that nobody may reach."""
+    cluster = world.cluster
+    cluster.apply(pods.policy_of("closed", {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}))
+    waiting = [pods.gated(pods.server(f"gated-{n}", f"node-{n}")) for n in (1, 2)]
+    waiting += [pods.init_waits(pods.server(f"init-{n}", f"node-{n}")) for n in (1, 2)]
+    names = [f"{kind}-{n}" for kind in ("gated", "init") for n in (1, 2)]
+    cluster.apply(*waiting)
+    cluster.kubectl("wait", "--for=condition=Ready", "pod", *names, "--timeout=60s", timeout=70)
+    gate = cluster.kubectl("get", "pod", "gated-1", "-o", "jsonpath={.status.conditions}")
+    assert any(each["type"] == "podfence.io/policy-ready" and each["status"] == "True" for each in json.loads(gate))
+    assert "hold" in cluster.kubectl("logs", "init-2", "-c", "policies")
+    closed = [(world.netns["web-1"], address, PORT) for name in names for address in pods.addresses(cluster, name)]
+    assert set(all_outcomes(closed)) == {"denied"}
+    cluster.kubectl("delete", "pod", *names, "--wait=false")
+
+
+def test_a_status_a_node_from_a_laptop(world: World) -> None:
+    """By kubeconfig, through the API server and kubelet, as whoever may exec into the agents' pods."""
+    argv = [sys.executable, "-m", "podfence", "status", "--kubeconfig", str(world.cluster.kubeconfig)]
+    place = ["nsenter", f"--net={world.cluster.control.place.netns}", "--"]
+    done = subprocess.run([*place, *argv], capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and len(lines) == 2, done.stdout + done.stderr
+    for node, line in zip(world.cluster.nodes, lines, strict=True):
+        assert line.split()[:3] == [node, "ready", "enforce,"]
+
+
+def test_a_bridge_that_iptables_does_not_see_is_told_and_a_routed_node_needs_no_such_setting(world: World) -> None:
+    node = world.cluster.node("node-2")
+    node.run(["sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0"])
+    try:
+        if world.bridged:
+            told = "sysctl -w net.bridge.bridge-nf-call-iptables=1"
+            until("told", lambda: told in world.podfence.page("node-2", "/readyz")[1], 15)
+        else:
+            time.sleep(2.5)
+            assert world.podfence.page("node-2", "/readyz")[0] == 200
+    finally:
+        node.run(["sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1"])
+    world.podfence.wait_ready("node-2")
+
+
+def test_a_wave_of_pods_and_back(world: World) -> None:
+    """0 to 40 to 0 replicas under a policy that denies by default. Each sends from its first instruction on: what the
+    policy forbids never arrives, what it allows arrives from each; afterwards the rules are those of before."""
+    cluster, podfence = world.cluster, world.podfence
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "wave"}})
+    cluster.kubectl("wait", "--for=create", "serviceaccount/default", "--namespace=wave", "--timeout=30s")
+    sends = [(each, 9001) for each in world.addresses["web-1"]] + [(each, 9002) for each in world.addresses["web-2"]]
+    with receiving(world, "web-1", 9001) as forbidden, receiving(world, "web-2", 9002) as allowed:
+        arrive(forbidden, scaled(cluster, pods.deployment("free", "wave", pods.sends_at_once(sends)), 2))
+        cluster.kubectl("delete", "deployment", "free", "--namespace=wave")
+        until("free pods are gone", lambda: not pods_of(cluster, "free"), 30)
+        cluster.apply(pods.policy_of("closed", {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}, "wave"))
+        to_web = [{"ipBlock": {"cidr": f"{each}/{128 if ':' in each else 32}"}} for each in world.addresses["web-2"]]
+        out = {"podSelector": {"matchLabels": {"app": "wave"}}, "policyTypes": ["Egress"], "egress": [{"to": to_web}]}
+        cluster.apply(pods.policy_of("to-web", out, "wave"))
+        until("both policies", lambda: known_policies(world) == {2}, 15)
+        before = {node: podfence.sizes(node) for node in cluster.nodes}
+        for receiver in (*forbidden, *allowed):
+            receiver.arrived.clear()
+        arrive(allowed, scaled(cluster, pods.deployment("wave", "wave", pods.sends_at_once(sends)), 40))
+        cluster.kubectl("scale", "deployment", "wave", "--namespace=wave", "--replicas=0")
+        until("the wave is gone", lambda: not pods_of(cluster, "wave"), 90)
+        assert [receiver.senders() for receiver in forbidden] == [set(), set()]
+        until("rules as before", lambda: {node: podfence.sizes(node) for node in cluster.nodes} == before, 30)
+    cluster.kubectl("delete", "namespace", "wave", "--wait=false")
+
+
+@contextmanager
+def receiving(world: World, pod: str, port: int) -> Iterator[list[Receiver]]:
+    """What arrives at a pod, in each family."""
+    with ExitStack() as stack:
+        families = map(family_of, world.addresses[pod])
+        yield [stack.enter_context(Receiver(world.netns[pod], port, family)) for family in families]
+
+
+def arrive(receivers: list[Receiver], expected: list[pods.Object]) -> None:
+    """Waits until every pod has been heard of, by both its addresses."""
+    wanted = {address for pod in expected for address in pods.addresses_of(pod)}
+    until(
+        f"packets of {len(wanted)} addresses",
+        lambda: wanted <= set().union(*(receiver.senders() for receiver in receivers)),
+        60,
+    )
+
+
+def pods_of(cluster: Cluster, app: str) -> list[pods.Object]:
+    found = json.loads(cluster.kubectl("get", "pods", "--namespace=wave", f"--selector=app={app}", "-o", "json"))
+    return list(found["items"])
+
+
+def known_policies(world: World) -> set[float]:
+    return {world.podfence.metric(node, "podfence_policies") for node in world.cluster.nodes}
+
+
+def scaled(cluster: Cluster, deployment: pods.Object, replicas: int) -> list[pods.Object]:
+    """Its pods, all of them there."""
+    deployment["spec"]["replicas"] = replicas
+    cluster.apply(deployment)
+    name = deployment["metadata"]["name"]
+    cluster.kubectl("rollout", "status", f"deployment/{name}", "--namespace=wave", "--timeout=180s", timeout=190)
+    found = pods_of(cluster, name)
+    assert len(found) == replicas
+    return found
