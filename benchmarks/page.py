@@ -234,4 +234,5 @@ TABLES: dict[str, Table] = {
     "keep": _all("keep"),
     "ipset": _all("ipset"),
     "conntrack": _all("conntrack"),
+    "cluster": _all("cluster"),
 }
