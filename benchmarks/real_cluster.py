@@ -67,8 +67,8 @@ class Api:
 
 
 class Round(Struct, frozen=True):
-    """Milliseconds until the policy denied, from before the request, from the API server's answer, and of which the
-    receiver's agent says that it spent them, from hearing of it to the kernel's answer."""
+    """Milliseconds until the policy denied, from before the request, and from the API server's answer; and those
+    that the receiver's agent took from hearing of it until both families were done, after IPv4 denied."""
 
     since_request: float
     since_answer: float
@@ -182,7 +182,7 @@ def measure(size: Size, cni: Any, iptables: Any) -> Iterator[Figure]:
 _TOLD = {
     "since_request": "policy created → denied",
     "since_answer": "policy created → denied, from the API server's answer",
-    "agent": "policy created → denied, of it in the agent",
+    "agent": "the agent, from hearing of the policy to both families done",
 }
 
 
