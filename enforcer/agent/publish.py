@@ -27,6 +27,7 @@ from policy.model import DIRECTIONS, Pod
 _LOUD = 60.0  # seconds between reminders that the node is open
 # Seconds from one picture to the next, where nothing changed and where something did.
 _FRESH, _GAP = 1.0, 0.2
+_GRACE = 5.0
 
 
 class Publisher:
@@ -49,6 +50,8 @@ class Publisher:
         self._ender = ender
         self._families = families
         self._unfiltered: str | None = None
+        self._unattached: dict[str, float] = {}  # pods by key, and since when
+        self._overdue: dict[str, str] = {}
         self._watchers: Watchers | None = None
         self._counted: dict[str, int] = {"ended": 0, "restored": 0}
         self._clock = clock
@@ -92,10 +95,17 @@ class Publisher:
             return
         self._dirty, self._next = False, now + _FRESH
         self._count()
+        self._overdue = self._unattached_for_long(loop, now)
         bridged = bool(loop.view and loop.view.pod_bridges and loop.view.mode != "off")
         self._unfiltered = bridge_filtering(self._families) if bridged else None
         self._publish(loop, now, (tags_pass_by(),) if bridged else ())
         self._tell(loop)
+
+    def _unattached_for_long(self, loop: Loop, now: float) -> dict[str, str]:
+        """With the reason. A new pod's interface is often a moment late, and that is no news."""
+        unattached = loop.knowledge.attached.unattached
+        self._unattached = {key: self._unattached.get(key, now) for key in unattached}
+        return {key: why for key, why in unattached.items() if now - self._unattached[key] >= _GRACE}
 
     def _count(self) -> None:
         """What others count, brought into the metrics."""
@@ -154,7 +164,7 @@ class Publisher:
             yield f"bridged pods: {self._unfiltered}"
         if loop.knowledge.opened:
             yield f"the node to be closed again: opened by {loop.knowledge.opened}"
-        for key, why in loop.knowledge.attached.unattached.items():
+        for key, why in self._overdue.items():
             yield f"pod {key}: {why}"
 
     def _tell(self, loop: Loop) -> None:
@@ -182,7 +192,7 @@ class Publisher:
             if key and key.namespace in spaces:
                 about = About("NetworkPolicy", key.namespace, key.name)
                 yield Said(about, "NotUnderstood", "; ".join(map(str, finding.problems)))
-        for pod_key, why in knowledge.attached.unattached.items():
+        for pod_key, why in self._overdue.items():
             pod = knowledge.local[pod_key]
             about = About("Pod", pod.namespace, pod.name, pod.uid)
             yield Said(about, "NotAttached", f"network policies can't be enforced, and the pod stays closed: {why}")
