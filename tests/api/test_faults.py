@@ -235,7 +235,7 @@ def test_after_a_fault_of_a_list_the_state_is_that_of_a_fresh_one(
 def test_a_kind_that_is_forbidden_keeps_everything_waiting_and_says_which(server: Server, tmp_path: Path) -> None:
     server.always["list networkpolicies"] = refused(403, "Forbidden")
     with Follower(server, tmp_path) as follower:
-        follower.until(lambda: follower.heard.waits_for == ("NetworkPolicy",))
+        follower.until(lambda: follower.heard.waits_for == ("NetworkPolicy",) and bool(follower.heard.troubles))
         trouble = follower.heard.troubles["NetworkPolicy"]
         assert trouble.forbidden
         assert trouble.reason == "list networkpolicies.networking.k8s.io: 403 Forbidden: as told"

@@ -33,7 +33,7 @@ class Looked:
 @pytest.mark.parametrize("period", [0.0, SLOW])
 def test_a_look_costs_no_more_than_its_share(cost: float, period: float) -> None:
     looked = Looked(cost)
-    look = _Look(looked.read, period, lambda: looked.now)
+    look = _Look(looked.read, period, True, lambda: looked.now)
     while looked.now < 500:
         looked.value = str(looked.times).encode()
         before = looked.times
@@ -95,3 +95,15 @@ def test_a_restore_that_was_overtaken_is_tried_again_and_another_is_not() -> Non
     assert not overtaken("iptables-restore: line 2 failed\n", text)
     assert not overtaken("Another app is currently holding the xtables lock. Stopped waiting after 30s.\n", text)
     assert not overtaken("", text)
+
+
+def test_after_a_change_of_our_own_the_next_look_begins_anew() -> None:
+    looked = Looked(0.001)
+    look = _Look(looked.read, 0.0, True, lambda: looked.now)
+    looked.now += 10
+    looked.value = b"ours"
+    look.forget()
+    assert not look.changed()
+    looked.now += 10
+    looked.value = b"theirs"
+    assert look.changed()
