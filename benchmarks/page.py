@@ -232,6 +232,7 @@ TABLES: dict[str, Table] = {
     "watch": _all("watch"),
     "api-server": _api_server,
     "keep": _all("keep"),
+    "agent": _all("agent"),
     "ipset": _all("ipset"),
     "conntrack": _all("conntrack"),
     "cluster": _all("cluster"),
