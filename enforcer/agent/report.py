@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from enforcer.agent.backoff import Backoff
+from enforcer.api import JSON_PATCH, STRATEGIC_MERGE_PATCH
 from policy.errors import ApiRefused, PodfenceError
 from policy.model import READINESS_GATE
 
@@ -30,8 +31,6 @@ _UNAUTHORIZED, _FORBIDDEN, _TIMEOUT, _TOO_MANY = 401, 403, 408, 429
 _MOST_EVENTS = 500
 # As long as the API server keeps an Event.
 _HOUR = 3600.0
-STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
-JSON_PATCH = "application/json-patch+json"
 
 
 class Api(Protocol):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Self
 
 from msgspec import Struct
 
 from enforcer.agent.board import AgentStatus
+from enforcer.agent.serving import Serving
 from policy.errors import HostRefused, UsageError
 
 _TEXT = "text/plain; charset=utf-8"
@@ -35,30 +33,20 @@ class Sources(Struct, frozen=True):
     page: Callable[[str], tuple[bytes, str]]
 
 
-class HttpServer:
-    """Serves from `__enter__` to `__exit__`. HostRefused where the address can't be had."""
+class HttpServer(Serving):
+    """HostRefused where the address can't be had."""
 
     def __init__(self, listen: str, sources: Sources) -> None:
         try:
-            self._server = _Server(parse_listen(listen), sources)
+            server = _Server(parse_listen(listen), sources)
         except OSError as error:
             raise HostRefused(f"--listen {listen}: {error.strerror}") from None
-        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+        super().__init__(server, "http")
+        self._address = server.server_address
 
     @property
     def port(self) -> int:
-        return int(self._server.server_address[1])
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        return int(self._address[1])
 
 
 class _Server(ThreadingHTTPServer):

@@ -1,8 +1,7 @@
 """The agent's local socket, for root: a question of one JSON line, and an answer of JSON lines.
 
     {"ask": "status"}                        one line: what is on the board
-    {"ask": "open", "reason": "…"}           one line; so do "close" and "status"
-    {"ask": "denials"}                       a line for each denial, until the asker leaves
+    {"ask": "denials"}                       a line for each denial of late; with "follow": true, those that come too
 
 An answer that is {"error": "…"} is a refusal. Nobody but root can open the socket: its folder's file mode says so, and
 the kernel's word on who is at the other end is asked again.
@@ -13,16 +12,16 @@ from __future__ import annotations
 import os
 import socket
 import struct
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingUnixStreamServer
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
+from enforcer.agent.serving import Serving
 from policy.errors import HostRefused
 
 SOCKET = "agent.sock"
@@ -33,8 +32,8 @@ _CREDENTIALS = struct.Struct("3i")
 Answers = Callable[[dict[str, Any]], Iterable[object]]
 
 
-class LocalServer:
-    """Serves from `__enter__` to `__exit__`. `answers` gives the lines of an answer, on the asker's own thread; `users`
+class LocalServer(Serving):
+    """`answers` gives the lines of an answer, on the asker's own thread; `users`
     are those who get one."""
 
     def __init__(self, state_dir: str, answers: Answers, users: Collection[int] = frozenset({0})) -> None:
@@ -43,23 +42,17 @@ class LocalServer:
             self._path.unlink(missing_ok=True)  # whoever left it does not hold the agent's lock any more
             before = os.umask(0o177)
             try:
-                self._server = _Server(str(self._path), answers, users)
+                server = _Server(str(self._path), answers, users)
             finally:
                 os.umask(before)
         except OSError as error:
             raise HostRefused(f"{self._path}: {error.strerror}") from None
-        self._thread = threading.Thread(target=self._server.serve_forever, name="local socket", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+        super().__init__(server, "local socket")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__exit__(kind, error, traceback)
         self._path.unlink(missing_ok=True)
 
 
