@@ -38,11 +38,6 @@ class FamilyPlan(Struct, frozen=True):
     steps: Plan
 
 
-def veths(compiled: Compiled, node: str, families: Sequence[Family], given: Mapping[str, str]) -> Mapping[str, str]:
-    """Pod key to interface, of the pods of `node`: as `given`, else as this host shows it."""
-    return attached(compiled, node, given).veths
-
-
 def attached(
     compiled: Compiled,
     node: str,

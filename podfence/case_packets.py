@@ -95,13 +95,13 @@ def _probes(case: Case, judge: Judge, lab: Lab) -> list[Probe]:
 def _enforce(lab: Lab, node: str, compiled: Compiled, node_egress: NodeEgress) -> None:
     """What `podfence node apply` does there."""
     from enforcer.backend import detect
-    from enforcer.host import execute, plans, veths
+    from enforcer.host import attached, execute, plans
     from enforcer.layout import NodeView
 
     blocks = next(each.pod_cidrs for each in lab.cluster.nodes if each.name == node)
     with lab.inside(node):
         backend = detect("auto")
-        view = NodeView(node, veths(compiled, node, backend.families, {}), blocks, node_egress=node_egress)
+        view = NodeView(node, attached(compiled, node, {}).veths, blocks, node_egress=node_egress)
         for family_plan in plans(backend, compiled, view):
             execute(backend, family_plan.steps)
 

@@ -8,10 +8,10 @@ from contextlib import ExitStack, contextmanager
 
 from enforcer.base import DEFAULT_MARK
 from enforcer.flows import Change, Flows
-from enforcer.host import execute, plans, veths
+from enforcer.host import attached, execute, plans
 from enforcer.layout import NodeView
 from policy.cidr import Family
-from tests.enforcer.test_kernel import FAMILIES, World
+from tests.enforcer.test_kernel import World
 
 NO_WAY = 0.15
 
@@ -42,7 +42,7 @@ def apply(world: World, policies: str, node: str = "n1", end: bool = True, mark:
     compiled = world.compiled(policies)
     blocks = next(each.pod_cidrs for each in world.lab.cluster.nodes if each.name == node)
     with world.lab.inside(node):
-        found = veths(compiled, node, FAMILIES, {})
+        found = attached(compiled, node, {}).veths
         view = NodeView(node, found, blocks, mark=mark)
         steps = plans(world.backend, compiled, view)
         change = Change(compiled, view, [each.actual for each in steps])

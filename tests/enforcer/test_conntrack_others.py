@@ -17,7 +17,7 @@ import pytest
 from enforcer import conntrack
 from enforcer.base import DEFAULT_MARK
 from enforcer.flows import Flows
-from enforcer.host import cleanup, mark_writers, veths
+from enforcer.host import attached, cleanup, mark_writers
 from enforcer.layout import NodeView, local_pods
 from enforcer.revocation import Judge
 from tests.enforcer.connections import (
@@ -28,7 +28,7 @@ from tests.enforcer.connections import (
     marks,
     policy,
 )
-from tests.enforcer.test_kernel import BACKENDS, FAMILIES, World, _world, backends, world
+from tests.enforcer.test_kernel import BACKENDS, World, _world, backends, world
 
 __all__ = ["world"]
 pytestmark = pytest.mark.kernel
@@ -155,7 +155,7 @@ def test_only_flows_with_the_given_addresses_are_touched(world_of_nft: World) ->
         connection(world, "shop/web", "shop/api", "UDP", 81),
         world.lab.inside("n1"),
     ):
-        view = NodeView("n1", veths(compiled, "n1", FAMILIES, {}))
+        view = NodeView("n1", attached(compiled, "n1", {}).veths)
         judge = Judge(compiled, view, local_pods(compiled, "n1"), ())
         revoked = [
             conntrack.revoke(judge, view.mark, addresses)

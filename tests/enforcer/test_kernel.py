@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from compiler.compile import Compiled, compile_cluster
 from compiler.verdict import NodeEgress
 from enforcer.backend import Backend, Mode
-from enforcer.host import cleanup, execute, plans, read, veths
+from enforcer.host import attached, cleanup, execute, plans, read
 from enforcer.layout import NodeView
 from enforcer.ruleset import Drop, IpSet, OutInterface, Reject, Rule
 from enforcer.status import status
@@ -85,7 +85,7 @@ class World:
         compiled = self.compiled(policies)
         blocks = next(each.pod_cidrs for each in self.lab.cluster.nodes if each.name == node)
         with self.lab.inside(node):
-            found = veths(compiled, node, FAMILIES, {})
+            found = attached(compiled, node, {}).veths
             steps = plans(self.backend, compiled, NodeView(node, found, blocks, node_egress=node_egress))
             for family_plan in steps:
                 execute(self.backend, family_plan.steps)
@@ -302,7 +302,7 @@ def test_a_pod_interface_that_is_not_known_stays_closed() -> None:
     with _world(BACKENDS[1]) as world:
         compiled = world.compiled("")
         with world.lab.inside("n1"):
-            found = {pod: veth for pod, veth in veths(compiled, "n1", FAMILIES, {}).items() if pod != "shop/web"}
+            found = {pod: veth for pod, veth in attached(compiled, "n1", {}).veths.items() if pod != "shop/web"}
             for family_plan in plans(world.backend, compiled, NodeView("n1", found)):
                 execute(world.backend, family_plan.steps)
         probes = [Probe("shop/far", "shop/web", "TCP", 80), Probe("shop/web", "shop/far", "TCP", 80)]

@@ -19,7 +19,7 @@ import pytest
 from enforcer import names
 from enforcer.backend import LOCK_WAIT, Backend
 from enforcer.drift import Watch
-from enforcer.host import execute, plans, read, veths
+from enforcer.host import attached, execute, plans, read
 from enforcer.layout import NodeView
 from enforcer.verify import Difference, verify
 from lab.cluster import Lab
@@ -54,7 +54,7 @@ class Node:
         self.compiled = world.compiled(API)
         blocks = next(each.pod_cidrs for each in world.lab.cluster.nodes if each.name == "n1")
         with world.lab.inside("n1"):
-            self.view = NodeView("n1", veths(self.compiled, "n1", FAMILIES, {}), blocks)
+            self.view = NodeView("n1", attached(self.compiled, "n1", {}).veths, blocks)
 
     def run(self, command: str, stdin: str = "") -> str:
         """`iptables`, `ip6tables` and their kin are those of the backend."""
