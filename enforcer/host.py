@@ -150,9 +150,7 @@ def cleanup(backend: Backend) -> tuple[Plan, ...]:
         actual = read(backend, family)
         marks |= installed_marks(actual)
         steps = remove_everything(actual)
-        # On nft sets are held until the program that deleted their rules has ended.
-        execute(backend, tuple(step for step in steps if isinstance(step, Transaction)))
-        execute(backend, tuple(step for step in steps if not isinstance(step, Transaction)))
+        execute(backend, steps)
         done.append(steps)
     for mark in marks:
         conntrack.forget(mark)

@@ -172,7 +172,7 @@ def remove_everything(actual: Actual) -> Plan:
     unjump = _jumps(actual.tables)
     delete = tuple(sorted(actual.tables.chains))
     steps: list[Step] = [Transaction(actual.family, {}, delete, unjump=unjump)] if delete or unjump else []
-    return (*steps, *(DropSet(name) for name in sorted(actual.sets)))
+    return (*steps, *dropped(actual, ()))
 
 
 def choose_names(
