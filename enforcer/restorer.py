@@ -28,6 +28,7 @@ ECHO = "# podfence "
 HELLO_WAIT = 5.0
 # So that whatever a program gathers in its memory is given back.
 MOST_TRANSACTIONS = 10_000
+_SILENT = "it did not answer in time"
 
 
 class Answer(Struct, frozen=True):
@@ -67,10 +68,12 @@ class Restorer:
         if self._process is None and self._talks:
             self._start()
             self._say("", HELLO_WAIT)
-            self._talks = self.finish().code == 0
-            if not self._talks:
+            hello = self.finish()
+            # One that somebody killed says nothing of the next one.
+            self._talks = hello.code == 0 or (hello.code < -1 and hello.said != _SILENT)
+            if hello.code:
                 self.close()
-        return self._talks
+        return self._process is not None
 
     def begin(self, text: str) -> None:
         """Sends one transaction, which ends with COMMIT; only where it `talks`."""
@@ -144,7 +147,7 @@ class Restorer:
             waiting.register(stdin, select.POLLOUT)
         if not waiting.poll(seconds * 1000):
             self._process.kill()
-            self._ended("it did not answer in time")
+            self._ended(_SILENT)
             return
         self._send()
         try:

@@ -130,3 +130,12 @@ def test_the_programs_of_both_families_are_named() -> None:
         4: ["iptables-legacy-restore", "--noflush", "--wait", "30"],
         6: ["ip6tables-legacy-restore", "--noflush", "--wait", "30"],
     }
+
+
+def test_one_that_somebody_kills_while_it_starts_says_nothing_of_the_next(tmp_path: Path) -> None:
+    once = f'test -e "$0.killed" || {{ touch "$0.killed"; kill -9 $$; }}; {GOOD}'
+    with restorer(once, tmp_path / "done") as found:
+        assert not found.talks()
+        assert found.talks()
+        found.begin(TEXT)
+        assert found.finish().code == 0
