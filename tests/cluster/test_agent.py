@@ -21,6 +21,7 @@ from tests.cluster.packets import Outcome, Receiver, all_outcomes, family_of, ou
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 PORT = 8080
+Sizes = dict[str, list[tuple[int, ...]]]
 SERVERS = {"web-1": "node-1", "web-2": "node-2", "other-1": "node-1", "other-2": "node-2"}
 
 
@@ -192,14 +193,14 @@ def test_a_wave_of_pods_and_back(world: World) -> None:
         out = {"podSelector": {"matchLabels": {"app": "wave"}}, "policyTypes": ["Egress"], "egress": [{"to": to_web}]}
         cluster.apply(pods.policy_of("to-web", out, "wave"))
         until("both policies", lambda: known_policies(world) == {2}, 15)
-        before = {node: podfence.sizes(node) for node in cluster.nodes}
+        before = settled(world)
         for receiver in (*forbidden, *allowed):
             receiver.arrived.clear()
         arrive(allowed, scaled(cluster, pods.deployment("wave", "wave", pods.sends_at_once(sends)), 40))
         cluster.kubectl("scale", "deployment", "wave", "--namespace=wave", "--replicas=0")
         until("the wave is gone", lambda: not pods_of(cluster, "wave"), 90)
         assert [receiver.senders() for receiver in forbidden] == [set(), set()]
-        until("rules as before", lambda: {node: podfence.sizes(node) for node in cluster.nodes} == before, 30)
+        assert settled(world) == before
     cluster.kubectl("delete", "namespace", "wave", "--wait=false")
 
 
@@ -224,6 +225,20 @@ def arrive(receivers: list[Receiver], expected: list[pods.Object]) -> None:
 def pods_of(cluster: Cluster, app: str) -> list[pods.Object]:
     found = json.loads(cluster.kubectl("get", "pods", "--namespace=wave", f"--selector=app={app}", "-o", "json"))
     return list(found["items"])
+
+
+def settled(world: World) -> Sizes:
+    """What the kernels hold once the agents have taken out what nothing needs any more, which they do between changes:
+    the same for five seconds."""
+    seen: list[Sizes] = []
+
+    def holds() -> bool:
+        time.sleep(1)
+        seen.append({node: world.podfence.sizes(node) for node in world.cluster.nodes})
+        return seen[-5:] == [seen[-1]] * 5
+
+    until("the kernels hold the same for five seconds", holds, 60, lambda: str(seen[-2:]))
+    return seen[-1]
 
 
 def known_policies(world: World) -> set[float]:
