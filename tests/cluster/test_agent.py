@@ -180,7 +180,7 @@ def test_a_bridge_that_iptables_does_not_see_is_told_and_a_routed_node_needs_no_
 def test_a_wave_of_pods_and_back(world: World) -> None:
     """0 to 40 to 0 replicas under a policy that denies by default. Each sends from its first instruction on: what the
     policy forbids never arrives, what it allows arrives from each; afterwards the rules are those of before."""
-    cluster, podfence = world.cluster, world.podfence
+    cluster = world.cluster
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "wave"}})
     cluster.kubectl("wait", "--for=create", "serviceaccount/default", "--namespace=wave", "--timeout=30s")
     sends = [(each, 9001) for each in world.addresses["web-1"]] + [(each, 9002) for each in world.addresses["web-2"]]
