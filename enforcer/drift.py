@@ -1,4 +1,4 @@
-"""Noticing that somebody changed what we installed, cheaply enough to ask ten times a second.
+"""Noticing that somebody changed what we installed, cheaply enough to ask five times a second.
 
 - nft: the ruleset's generation, which every transaction of anybody raises (NFT_MSG_GETGEN). Nothing is missed; others'
   changes are noticed too.
@@ -7,7 +7,7 @@
 - sets: the kernel tells nobody of a change. Heads tell of members that come or go; a member exchanged for another takes
   a look at the members. The kernel counts a set's members each time that it is asked for its head.
 
-So each look has a pace: no sooner than its period, and no more often than costs a hundredth of the time.
+So each look has a pace: no sooner than its period, and no more often than costs a two-hundredth of the time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from policy.cidr import Family
 from policy.errors import HostRefused
 
 SLOW = 1.0  # seconds
-SHARE = 0.01
+SHARE = 0.005
 _RECEIVE = 1 << 17
 _NETLINK_NETFILTER = 12
 _GENERATION_ASKED = (10 << 8) | 16

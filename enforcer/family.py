@@ -82,6 +82,11 @@ class FamilyKeeper:
         self._roles: dict[str, Role] | None = None
         self._untidy = 0
 
+    @property
+    def behind(self) -> bool:
+        """Whether the kernel may lack members, or more."""
+        return self._actual is None or self._layout is None or bool(self._pending)
+
     def forget(self) -> None:
         """What the kernel holds is not known any more, and members may be missed."""
         self._actual = self._layout = None

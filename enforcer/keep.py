@@ -81,6 +81,11 @@ class Keeper:
         self._subjects, self._moved = {}, False
         return plans
 
+    @property
+    def behind(self) -> bool:
+        """Whether the kernel may lack something of what was taken in."""
+        return self._moved or bool(self._subjects) or any(each.behind for each in self._families)
+
     def counts(self) -> dict[Family, FamilyCounts]:
         """What the kernel holds of ours, as far as is known without reading it."""
         return {each.family: found for each in self._families if (found := each.counts())}

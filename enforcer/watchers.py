@@ -4,6 +4,7 @@ is the business of the one thread that empties it."""
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -30,9 +31,10 @@ class Watchers:
             thread.start()
 
     def stop(self, within: float = 5) -> None:
-        """Waits for the threads to end, but not for long: they change nothing."""
+        """Waits for the threads to end, but no longer than so many seconds for all of them: they change nothing."""
         for watcher in self.watchers:
             watcher.stop()
+        end = time.monotonic() + within
         for thread in self._threads:
             with suppress(RuntimeError):
-                thread.join(within)
+                thread.join(max(0, end - time.monotonic()))

@@ -35,7 +35,8 @@ Message = News | HostView | CacheEvent | Again
 class Knowledge:
     """`events` and `view` are what a keeper has to be given; after `followed` there is nothing that it lacks.
 
-    `local` are the node's pods that policies may select and that have an address, as `layout.is_local` has it."""
+    `again` says what may be another now of what the rules follow besides objects. `local` are the node's pods that
+    policies may select and that have an address, as `layout.is_local` has it."""
 
     def __init__(self, settings: Settings, host: HostView, heard: Heard) -> None:
         self.heard = heard
@@ -48,30 +49,30 @@ class Knowledge:
         self._hints = Hints()
         self._here: dict[str, Pod] = {}  # the node's pods by key, as the API server says them
         self._attached: Attached | None = None
-        self._again: list[str] = []
+        self.again: list[str] = []
 
     @property
     def changed(self) -> bool:
-        return bool(self.events or self._again)
+        return bool(self.events or self.again)
 
     def followed(self) -> None:
-        self.events, self._again = [], []
+        self.events, self.again = [], []
 
     @property
     def why(self) -> str:
         """What the rules have not followed yet, in one line."""
-        said = (self._again + [_what(event) for event in self.events[:_NAMED]])[:_NAMED]
-        more = len(self._again) + len(self.events) - len(said)
+        said = (self.again + [_what(event) for event in self.events[:_NAMED]])[:_NAMED]
+        more = len(self.again) + len(self.events) - len(said)
         return ", ".join(said) + (f", and {more} more" if more else "")
 
     def take(self, message: Message) -> None:
         match message:
             case Again():
-                self._again.append(message.why)
+                self.again.append(message.why)
             case HostView():
                 if message != self.host:
                     self.host, self._attached = message, None
-                    self._again.append("links or addresses of the node")
+                    self.again.append("links or addresses of the node")
             case AddressKnown() | AddressGone() | Unreadable():
                 self._hint(message)
             case _:
@@ -79,7 +80,7 @@ class Knowledge:
                 for event in self.heard.take(message):
                     self._hear(event)
                 if self.heard.node != before:
-                    self._again.append("the Node object")
+                    self.again.append("the Node object")
                     self._attached = None
 
     def _hint(self, message: CacheEvent) -> None:
@@ -145,7 +146,7 @@ class Knowledge:
         opened = opened_by(self._settings.state_dir, node.annotations if node else {})
         if opened != self.opened:
             self.opened = opened
-            self._again.append(f"the node is opened by {opened}" if opened else "the node is closed again")
+            self.again.append(f"the node is opened by {opened}" if opened else "the node is closed again")
 
     def view(self, closed: frozenset[Address]) -> NodeView:
         """The node as its rules are to be laid out for; `closed` addresses let nothing pass for the moment."""

@@ -30,7 +30,7 @@ from policy.errors import HostRefused
 from policy.model import Pod
 
 # How long a turn waits for messages; others' changes are looked for as often.
-TURN = 0.1
+TURN = 0.2
 _FIRST_RETRY, _LAST_RETRY = 0.2, 10.0
 
 
@@ -133,7 +133,10 @@ class Loop:
         try:
             with self._gate.changing(touched(self.keeper.index, knowledge.events)):
                 changes = self.keeper.take(knowledge.events)
+            idle = not (knowledge.again or changes.subjects or changes.members or self._behind)
             knowledge.followed()
+            if idle:
+                return
             if knowledge.heard.synced:
                 self._closed = self._flows.hand_over(owners_of(knowledge.local.values(), self.keeper.index))
             view = knowledge.view(self._closed)
@@ -150,6 +153,11 @@ class Loop:
         self._backoff.reset()
         self._end_flows(view)
         self._observer.applied(plans, why, heard, began, self._clock())
+
+    @property
+    def _behind(self) -> bool:
+        """Whether there is more to do than what the next batch asks for."""
+        return bool(not self.followed or self.failing or self._concern or self.keeper.behind)
 
     def _end_flows(self, view: NodeView) -> None:
         """Only once a whole cluster is known: before that every pod is a stranger."""

@@ -107,6 +107,18 @@ def test_what_the_kernel_refuses_is_tried_again_and_nothing_is_forgotten(tmp_pat
     assert world.flows.told[-1].restores or world.flows.told[-1].ends
 
 
+def test_what_changes_nothing_for_the_node_is_passed_over(tmp_path: Path) -> None:
+    world, local = synced(tmp_path)
+    applied, steps, told = len(world.notes.applied_for), len(world.kernel.seen), len(world.flows.told)
+    for pod in local:
+        world.say(pod)
+    world.say(Namespace("nobody-selects-it", {}))
+    world.turn()
+    assert not world.knowledge.changed and world.as_fresh()
+    now = len(world.notes.applied_for), len(world.kernel.seen), len(world.flows.told)
+    assert now == (applied, steps, told)
+
+
 def test_a_batch_compiles_once(tmp_path: Path) -> None:
     world, local = synced(tmp_path)
     applied = len(world.notes.applied_for)
