@@ -139,6 +139,38 @@ class World:
         until("the policies known", lambda: self.podfence.metric("node-2", "podfence_policies") == policies, 30)
         time.sleep(3)
 
+    def addresses(self, count: int) -> list[float]:
+        """Milliseconds from when the runtime wrote down a new pod's addresses until its agent had its rules in force,
+        by the node's one clock, with two policies that select the pod; pods come one after the other."""
+        policies = ["closed", "to-dst"]
+        self.api.request("POST", POLICIES, pods.policy(policies[0], {"app": "new"}, ingress=[]))
+        self.api.request("POST", POLICIES, pods.policy(policies[1], {"app": "dst"}, ingress=[pods.from_app("new")]))
+        names = [f"new-{number}" for number in range(count)]
+        for name in names:
+            self.cluster.apply(pods.sleeper(name, "node-2", app="new"))
+            self.cluster.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s", timeout=70)
+        writes = self.podfence.writes("node-2")
+        found = [self._programmed(name, writes) - self._known(name) for name in names]
+        self.cluster.kubectl("delete", "pod", *names, "--grace-period=1")
+        for name in policies:
+            self.api.request("DELETE", f"{POLICIES}/{name}")
+        return [seconds * 1e3 for seconds in found]
+
+    def _known(self, pod: str) -> float:
+        """When the CNI library wrote its result down."""
+        named = f"grep -l '\"{pod}\"' /var/lib/cni/results/*-eth0 | xargs stat -c %.6Y"
+        return float(self.cluster.node("node-2").run(["sh", "-c", named]).stdout)
+
+    def _programmed(self, pod: str, writes: list[dict[str, Any]]) -> float:
+        """When the first chains that this pod was the reason for were in the kernel: before its addresses are known it
+        has none."""
+        line = next(
+            each
+            for each in writes
+            if f"Pod default/{pod}" in each["why"] and any("chains written" in step for step in each["steps"])
+        )
+        return datetime.fromisoformat(line["time"]).replace(tzinfo=UTC).timestamp()
+
     def restart(self) -> tuple[int, int, int]:
         """Writes of an agent that takes over with nothing changed, and flows lost of how many, at this rate."""
         self.api.request("POST", POLICIES, pods.policy("measured", {"app": "dst"}, ingress=[pods.from_app("src")]))
@@ -169,12 +201,16 @@ def measure(size: Size, cni: Any, iptables: Any) -> Iterator[Figure]:
             world.api.request("DELETE", f"{POLICIES}/{name}")
         world.knows(0)
         none += world.rounds(half)
+        addresses_known = world.addresses(half)
         writes, lost, flows = world.restart()
     case: Case = {"backend": iptables, "network": cni}
     yield from told(none, "none other", case, limited=True)
     yield from told(many, f"{OTHERS} others", case, limited=False)
     middle = percentile([each.since_request for each in many], 50) / percentile([e.since_request for e in none], 50)
     yield figure("policy created → denied, with 500 policies against none", [middle], "ratio", 1.2, **case)
+    what = "a new pod's addresses written down → its rules in force"
+    yield figure(what, addresses_known, "ms", None, **case)
+    yield figure(f"{what}, 99th percentile", [percentile(addresses_known, 99)], "ms", 20, **case)
     yield figure("restart with nothing changed: writes", [writes], "count", 0, **case)
     yield figure("restart with nothing changed: flows lost", [lost], "count", 0, **case, flows=flows)
 

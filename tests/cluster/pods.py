@@ -37,8 +37,8 @@ def server(name: str, node: str, *, app: str = "", port: int = 8080, host_networ
     return pod
 
 
-def sleeper(name: str, node: str = "") -> Object:
-    return _pod(name, node, name, _container("sleeper", "exec sleep infinity"))
+def sleeper(name: str, node: str = "", app: str = "") -> Object:
+    return _pod(name, node, app or name, _container("sleeper", "exec sleep infinity"))
 
 
 def gated(pod: Object) -> Object:
