@@ -28,12 +28,12 @@ SERVERS = {"web-1": "node-1", "web-2": "node-2", "other-1": "node-1", "other-2":
 class World:
     """Two nodes that enforce, and on each a server `web` and a server `other`."""
 
-    def __init__(self, cluster: Cluster, bridged: bool) -> None:
+    def __init__(self, cluster: Cluster, bridged: bool, iptables: str) -> None:
         self.cluster = cluster
         self.bridged = bridged
         cluster.apply(pods.sleeper("early"))
         self.early = cluster.kubectl("get", "pod", "early", "-o", "jsonpath={.spec.nodeName}")
-        self.podfence = Installed(cluster)
+        self.podfence = Installed(cluster, f"overlays/iptables-{iptables}")
         cluster.apply(*(pods.server(name, node, app=name.split("-")[0]) for name, node in SERVERS.items()))
         cluster.kubectl("wait", "--for=condition=Ready", "pod", *SERVERS, "--timeout=60s", timeout=70)
         self.netns = {name: cluster.pod_netns(name) for name in SERVERS}
@@ -59,7 +59,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     cni, iptables = request.param
     name = f"pytest-{os.getpid()}-{cni}"
     with Cluster(name, cni=cni, iptables=iptables, taints=[f"{TAINT}:NoSchedule"]) as cluster:
-        yield World(cluster, cni == "bridge")
+        yield World(cluster, cni == "bridge", iptables)
 
 
 @pytest.fixture(autouse=True)

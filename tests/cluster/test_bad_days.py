@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,7 +15,7 @@ from tests.cluster import pods
 from tests.cluster.cluster import Cluster
 from tests.cluster.control import until
 from tests.cluster.installed import Installed
-from tests.cluster.packets import Outcome, outcome, streams
+from tests.cluster.packets import Outcome, outcome, streams, within
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 PODS = {"web": "node-1", "friend": "node-2", "stranger": "node-2", "near": "node-1"}
@@ -233,3 +234,22 @@ def test_audit_lets_pass_and_counts(world: World) -> None:
     world.becomes("stranger", "open")
     podfence.apply("base")
     world.becomes("stranger", "denied")
+
+
+def test_the_overlay_for_monitoring_is_scraped_from_outside_and_that_for_k3s_enforces(world: World) -> None:
+    cluster, podfence = world.cluster, world.podfence
+    podfence.apply("overlays/monitoring")
+    node = json.loads(cluster.kubectl("get", "node", "node-1", "-o", "json"))
+    address = next(each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP")
+
+    def scraped() -> str:
+        with urllib.request.urlopen(f"http://{address}:9470/metrics", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    page = within(cluster.control.place.netns, scraped)
+    assert "podfence_policies 1.0" in page
+    dashboard = podfence.kubectl("get", "configmap", "podfence-dashboard", "-o", "json")
+    assert json.loads(json.loads(dashboard)["data"]["podfence.json"])["panels"]
+    for overlay in ("overlays/k3s", "base"):
+        podfence.apply(overlay)
+        world.becomes("stranger", "denied")
