@@ -7,7 +7,12 @@ import shutil
 import subprocess
 from functools import cache
 
+import hypothesis
 import pytest
+
+# How long an example takes is the machine's affair: a test that must be quick says so itself, and of CPU time.
+hypothesis.settings.register_profile("podfence", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("podfence")
 
 TOOLS = ("ip", "iptables-legacy", "iptables-nft", "ebtables", "ipset", "conntrack")
 
