@@ -44,6 +44,19 @@ def intersection(a: Intervals, b: Intervals) -> Intervals:
     return tuple(found)
 
 
+def within(a: Intervals, low: int, high: int) -> Intervals:
+    """What of `a` is in `low`..`high`: at the cost of what is found."""
+    first = bisect_right(a, (low, *_LARGEST)) - 1
+    if first < 0 or a[first][1] < low:
+        first += 1
+    last = bisect_right(a, (high, *_LARGEST))
+    found = a[first:last]
+    if found and (found[0][0] < low or found[-1][1] > high):
+        ends = ((max(found[0][0], low), found[0][1]), *found[1:])
+        found = (*ends[:-1], (ends[-1][0], min(ends[-1][1], high)))
+    return found
+
+
 def complement(a: Intervals, low: int, high: int) -> Intervals:
     """What of `low`..`high` is not in `a`, which lies within."""
     gaps = []

@@ -103,15 +103,39 @@ def _cheapest(at: Prefix, ranges: Intervals, family: Family) -> Choice:
     if not ranges or ranges == ((at.network, at.last),):
         inside = bool(ranges)
         return {inside: (), not inside: (Entry(at, nomatch=not inside),)}
+    for inside in (True, False) if at.length else ():
+        below = _smallest(*(_ends(ranges) if inside else _ends_of_gaps(ranges, at)), family)
+        if below.length - at.length >= _FAR:
+            # All that is not as around it is far down: whatever the parent says it is turned here, or there.
+            kept = _cheapest(below, intervals.within(ranges, below.network, below.last), family)[not inside]
+            return {not inside: kept, inside: (Entry(at, nomatch=inside), *kept)}
     middle = at.network + (1 << (BITS[family] - at.length - 1))
     left = _cheapest(
-        Prefix(family, at.network, at.length + 1), intervals.intersection(ranges, ((at.network, middle - 1),)), family
+        Prefix(family, at.network, at.length + 1), intervals.within(ranges, at.network, middle - 1), family
     )
-    right = _cheapest(
-        Prefix(family, middle, at.length + 1), intervals.intersection(ranges, ((middle, at.last),)), family
-    )
+    right = _cheapest(Prefix(family, middle, at.length + 1), intervals.within(ranges, middle, at.last), family)
     keep: Choice = {state: left[state] + right[state] for state in (False, True)}
     if at.length == 0:
         return keep
     turned: Choice = {state: (Entry(at, nomatch=state), *keep[not state]) for state in (False, True)}
     return {state: min(keep[state], turned[state], key=len) for state in (False, True)}
+
+
+# From so many levels on it never costs more to turn over at both ends than at each sibling in between.
+_FAR = 3
+
+
+def _ends(ranges: Intervals) -> tuple[int, int]:
+    return ranges[0][0], ranges[-1][1]
+
+
+def _ends_of_gaps(ranges: Intervals, at: Prefix) -> tuple[int, int]:
+    """The first and the last address of `at` that is not in `ranges`."""
+    (low, first), (last, high) = ranges[0], ranges[-1]
+    return first + 1 if low == at.network else at.network, last - 1 if high == at.last else at.last
+
+
+def _smallest(low: int, high: int, family: Family) -> Prefix:
+    """The longest prefix that holds both."""
+    length = BITS[family] - (low ^ high).bit_length()
+    return Prefix(family, low >> (BITS[family] - length) << (BITS[family] - length), length)
