@@ -8,15 +8,17 @@ so, and no member is copied. How many rules and lookups that takes on a packet's
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from msgspec import Struct
 
 from compiler import intervals
-from compiler.peers import NOBODY, PeerSet, PodTerm, peer_set
+from compiler.budget import BUDGET, BeyondBudget, Meter, most_within
+from compiler.peers import PeerSet, PodTerm, peer_set
 from compiler.ports import ALL_PORTS, NO_PORTS, NamedPort, PortSet, union_of
 from compiler.prefixes import WHOLE, AddressSet
 from policy.cidr import Family
-from policy.model import Direction
+from policy.model import PROTOCOLS, Direction
 from policy.source import Source
 
 
@@ -67,83 +69,135 @@ class Grant(Struct, frozen=True):
 class AllowSet(Struct, frozen=True):
     """For one pod and direction. Where `isolated` is false everything is allowed and there are no grants.
 
-    `policies` isolate; `bound` are the rules as they were written, which explanation asks for the entries."""
+    `policies` isolate; `bound` are the rules as they were written, which explanation asks for the entries. Policies by
+    the keys `too_large` isolate and grant nothing, since together their rules are more than `budget` has room for."""
 
     isolated: bool
     grants: tuple[Grant, ...] = ()
     policies: tuple[PolicyRef, ...] = ()
     bound: tuple[BoundRule, ...] = ()
+    too_large: tuple[str, ...] = ()
 
 
 OPEN = AllowSet(False)
+_FAMILIES: tuple[Family, Family] = (4, 6)
 
 
 def allow_set(policies: Iterable[PolicyRef], bound: Sequence[BoundRule]) -> AllowSet:
-    """The canonical allow-set of a subject that `policies` isolate, which grant what `bound` says."""
-    return AllowSet(True, canonical(bound), tuple(sorted(policies, key=lambda ref: ref.policy)), tuple(bound))
-
-
-def canonical(bound: Sequence[BoundRule]) -> tuple[Grant, ...]:
-    by_term: dict[PodTerm, tuple[PortSet, set[RuleRef]]] = {}
-    by_name: dict[NamedPort, tuple[PeerSet, set[RuleRef]]] = {}
-    blocks: list[tuple[AddressSet, PortSet, RuleRef]] = []
+    """The canonical allow-set of a subject that `policies` isolate, which grant what `bound` says. Where that is beyond
+    the budget the largest policies grant nothing."""
+    refs = tuple(sorted(policies, key=lambda ref: ref.policy))
+    with suppress(BeyondBudget):
+        return AllowSet(True, _within(Meter(BUDGET), bound), refs, tuple(bound))
+    rules: dict[str, list[BoundRule]] = {}
     for rule in bound:
-        peers = peer_set((t for _, p in rule.peers for t in p.pods), _all_addresses(p for _, p in rule.peers))
+        rules.setdefault(rule.policy.policy, []).append(rule)
+    smallest_first = sorted(rules, key=lambda policy: (sum(map(_entries, rules[policy])), policy))
+    count, grants = most_within(
+        smallest_first, lambda some, meter: _within(meter, [rule for policy in some for rule in rules[policy]])
+    )
+    kept, too_large = set(smallest_first[:count]), tuple(sorted(smallest_first[count:]))
+    return AllowSet(True, grants, refs, tuple(rule for rule in bound if rule.policy.policy in kept), too_large)
+
+
+def _entries(rule: BoundRule) -> int:
+    return sum(len(peers) for _, peers in rule.peers) + len(rule.ports)
+
+
+def _within(meter: Meter, bound: Sequence[BoundRule]) -> tuple[Grant, ...]:
+    """The grants, where it can be borne to find them and to spread them over rules and sets."""
+    grants = canonical(bound, meter)
+    numbered = [(grant.ports, len(grant.peers)) for grant in grants if isinstance(grant.ports, PortSet)]
+    known: set[frozenset[int]] = set()
+    for protocol in PROTOCOLS:
+        for _, over in intervals.sweep([ports.of(protocol) for ports, _ in numbered], meter.spend):
+            if over not in known:
+                known.add(over)
+                meter.spend(sum(numbered[at][1] for at in over))
+    return grants
+
+
+def canonical(bound: Sequence[BoundRule], meter: Meter | None = None) -> tuple[Grant, ...]:
+    meter = meter or Meter()
+    terms: dict[PodTerm, _Held] = {}
+    blocks: dict[AddressSet, _Held] = {}
+    names: dict[NamedPort, list[tuple[PeerSet, RuleRef]]] = {}
+    for rule in bound:
+        peers = _together([peers for _, peers in rule.peers])
         if not peers:
             continue
         numbered = union_of(ports for _, ports in rule.ports if isinstance(ports, PortSet))
         for _, ports in rule.ports:
             if isinstance(ports, NamedPort):
-                known, refs = by_name.get(ports, (NOBODY, set()))
-                by_name[ports] = (_together(known, peers), refs | {rule.ref})
+                meter.spend(len(peers))
+                names.setdefault(ports, []).append((peers, rule.ref))
         if not numbered:
             continue
         for term in peers.pods:
-            before, refs = by_term.get(term, (NO_PORTS, set()))
-            by_term[term] = (before.union(numbered), refs | {rule.ref})
+            terms.setdefault(term, []).append((numbered, rule.ref))
         if peers.addresses:
-            blocks.append((peers.addresses, numbered, rule.ref))
-    return _grants(by_term, by_name, blocks)
+            blocks.setdefault(peers.addresses, []).append((numbered, rule.ref))
+    named = [
+        Grant(name, _together([peers for peers, _ in found]), tuple(sorted({ref for _, ref in found})))
+        for name, found in sorted(names.items())
+    ]
+    return (*_numbered(terms, blocks, meter), *named)
 
 
-def _grants(
-    by_term: dict[PodTerm, tuple[PortSet, set[RuleRef]]],
-    by_name: dict[NamedPort, tuple[PeerSet, set[RuleRef]]],
-    blocks: list[tuple[AddressSet, PortSet, RuleRef]],
-) -> tuple[Grant, ...]:
-    by_ports: dict[PortSet, tuple[set[PodTerm], dict[Family, list[tuple[int, int]]], set[RuleRef]]] = {}
+# Port-sets that something has, each with the rule that says so.
+_Held = list[tuple[PortSet, RuleRef]]
+
+
+class _Group:
+    """What has one port-set."""
+
+    __slots__ = ("refs", "spans", "terms")
+
+    def __init__(self) -> None:
+        self.terms: set[PodTerm] = set()
+        self.spans: dict[Family, list[tuple[int, int]]] = {4: [], 6: []}
+        self.refs: set[RuleRef] = set()
+
+    @property
+    def peers(self) -> PeerSet:
+        return peer_set(self.terms, AddressSet(*(intervals.normal(self.spans[family]) for family in _FAMILIES)))
+
+
+def _numbered(terms: dict[PodTerm, _Held], blocks: dict[AddressSet, _Held], meter: Meter) -> Iterable[Grant]:
+    groups: dict[PortSet, _Group] = {}
     everyone_has = ALL_PORTS
-    for family in (4, 6):
+    every, holds = [*blocks], [*blocks.values()]
+    for family in _FAMILIES:
         covered: list[tuple[int, int]] = []
-        for span, over in intervals.sweep([addresses.of(family) for addresses, _, _ in blocks]):
-            ports = union_of(blocks[number][1] for number in over)
-            group = by_ports.setdefault(ports, (set(), {4: [], 6: []}, set()))
-            group[1][family].append(span)
-            group[2].update(blocks[number][2] for number in over)
+        group_of: dict[frozenset[int], _Group] = {}
+        for span, over in intervals.sweep([addresses.of(family) for addresses in every], meter.spend):
+            if over not in group_of:
+                found = [held for number in over for held in holds[number]]
+                meter.spend(sum(ports.ranges for ports, _ in found))
+                ports = union_of(ports for ports, _ in found)
+                group_of[over] = groups.setdefault(ports, _Group())
+                group_of[over].refs.update(ref for _, ref in found)
+                everyone_has = everyone_has.intersection(ports)
+            group_of[over].spans[family].append(span)
             covered.append(span)
-            everyone_has = everyone_has.intersection(ports)
         if intervals.normal(covered) != WHOLE[family]:
             everyone_has = NO_PORTS
-    for term, (ports, term_refs) in by_term.items():
+    for term, held in terms.items():
+        meter.spend(len(held) + everyone_has.ranges)
+        ports = union_of(ports for ports, _ in held)
         if everyone_has and everyone_has.covers(ports):
             continue
-        group = by_ports.setdefault(ports.union(everyone_has), (set(), {4: [], 6: []}, set()))
-        group[0].add(term)
-        group[2].update(term_refs)
-    grants = [
-        Grant(ports, peer_set(terms, AddressSet(*(intervals.normal(spans[f]) for f in (4, 6)))), tuple(sorted(refs)))
-        for ports, (terms, spans, refs) in sorted(by_ports.items(), key=lambda item: item[0])
-    ]
-    named = [Grant(name, peers, tuple(sorted(refs))) for name, (peers, refs) in sorted(by_name.items())]
-    return tuple(grants + named)
+        group = groups.setdefault(ports.union(everyone_has) if everyone_has else ports, _Group())
+        group.terms.add(term)
+        group.refs.update(ref for _, ref in held)
+    for ports, group in sorted(groups.items(), key=lambda item: item[0]):
+        yield Grant(ports, group.peers, tuple(sorted(group.refs)))
 
 
-def _all_addresses(peers: Iterable[PeerSet]) -> AddressSet:
+def _together(every: Sequence[PeerSet]) -> PeerSet:
     """In one go: a rule may name as many blocks as fit in an object, and joined one by one they would cost the square
     of that."""
-    every = [peer.addresses for peer in peers]
-    return AddressSet(*(intervals.normal(span for each in every for span in each.of(f)) for f in (4, 6)))
-
-
-def _together(a: PeerSet, b: PeerSet) -> PeerSet:
-    return peer_set((*a.pods, *b.pods), a.addresses.union(b.addresses))
+    if len(every) == 1:
+        return every[0]
+    spans = (intervals.normal(span for each in every for span in each.addresses.of(family)) for family in _FAMILIES)
+    return peer_set((term for each in every for term in each.pods), AddressSet(*spans))

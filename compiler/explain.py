@@ -65,12 +65,23 @@ def _side(compiled: Compiled, flow: Flow, half: Half, service_port: int) -> Side
     policies = [policy for policy in selecting if half.direction in policy.isolates]
     misses: tuple[Miss, ...] = ()
     if not half.allowed:
-        found = [_miss(compiled, flow, half.direction, policy, service_port) for policy in policies]
+        too_large = compiled.allow(subject.pod, half.direction).too_large if subject.pod else ()
+        found = [
+            _too_large(policy)
+            if policy.key in too_large
+            else _miss(compiled, flow, half.direction, policy, service_port)
+            for policy in policies
+        ]
         misses = tuple(sorted(found, key=lambda miss: (miss.cost, miss.policy.policy)))
     rows = rows_of(half, flow, policies)
     if any(obstacle.kind == "named port" for miss in misses[:1] for obstacle in miss.obstacles):
         rows = (*rows, row(20))
     return Side(half, misses, rows)
+
+
+def _too_large(policy: NetworkPolicy) -> Miss:
+    text = "its rules are too many that multiply, so none of them grants anything"
+    return Miss(PolicyRef(policy.key, policy.source), None, (Obstacle("too large", text, _NO_RULE),))
 
 
 def _miss(compiled: Compiled, flow: Flow, direction: Direction, policy: NetworkPolicy, service_port: int) -> Miss:

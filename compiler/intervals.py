@@ -6,7 +6,7 @@ Ports and addresses are both such sets; everything that is not particular to eit
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 Intervals = tuple[tuple[int, int], ...]
 _LARGEST = (1 << 200,)
@@ -85,8 +85,11 @@ def size(a: Intervals) -> int:
     return sum(high - low + 1 for low, high in a)
 
 
-def sweep(sets: Sequence[Intervals]) -> Iterable[tuple[tuple[int, int], frozenset[int]]]:
-    """The elementary ranges between all boundaries, in order, each with the numbers of the sets that it lies in."""
+def sweep(
+    sets: Sequence[Intervals], spend: Callable[[int], None] = lambda _: None
+) -> Iterable[tuple[tuple[int, int], frozenset[int]]]:
+    """The elementary ranges between all boundaries, in order, each with the numbers of the sets that it lies in; before
+    these are gathered `spend` hears how many they are."""
     events = sorted(
         event
         for number, ranges in enumerate(sets)
@@ -101,4 +104,5 @@ def sweep(sets: Sequence[Intervals]) -> Iterable[tuple[tuple[int, int], frozense
             active.discard(number)
         following = events[at + 1][0]
         if active and following > position:
+            spend(len(active))
             yield (position, following - 1), frozenset(active)

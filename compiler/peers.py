@@ -40,6 +40,10 @@ class PeerSet(Struct, frozen=True, order=True, cache_hash=True):
     def __bool__(self) -> bool:
         return bool(self.pods or self.addresses)
 
+    def __len__(self) -> int:
+        """How many parts it is made of."""
+        return len(self.pods) + len(self.addresses.v4) + len(self.addresses.v6)
+
     def matches_pod(self, pod: Pod, namespaces: Mapping[str, Labels]) -> bool:
         """Whether a term selects the pod; the addresses are not asked."""
         labels = namespaces[pod.namespace]

@@ -14,6 +14,7 @@ from policy.selector import NAMESPACE_NAME_LABEL, Selector
 
 # So many classes are tried one by one sooner than a key is indexed for them.
 _WORTH_AN_INDEX = 100
+_MOST_CHOSEN = 4096
 
 
 def name_label(namespace: str) -> Labels:
@@ -43,9 +44,11 @@ class Population:
         self.contested = 0
         self.by_label = ByLabel(self.classes)
         self._last: PodClass | None = None
+        self._chosen: dict[PodTerm, tuple[PodClass, ...]] = {}
 
     def declare(self, name: str, namespace: Namespace | None) -> None:
         """Sets a namespace's labels; None takes its declaration back."""
+        self._chosen.clear()
         if namespace:
             self.namespaces[name] = namespace.labels
         else:
@@ -75,6 +78,7 @@ class Population:
                 self.class_of[key] = self._last = new_class
                 self.spaces[pod.namespace] = new_class.space
                 if new_class.traits not in new_class.space.classes:
+                    self._chosen.clear()
                     new_class.space.classes[new_class.traits] = new_class
                     self.by_label.add(new_class)
             if old_class:
@@ -124,8 +128,17 @@ class Population:
         tests = tests_of(selector)
         return [space for space in self.spaces.values() if pass_all(tests, space.labels)]
 
-    def classes_of(self, term: PodTerm) -> Iterator[PodClass]:
-        """The classes that `term` selects, each once."""
+    def classes_of(self, term: PodTerm) -> tuple[PodClass, ...]:
+        """The classes that `term` selects, each once. Many peer-sets have the same terms: what was found is kept until
+        some class comes or goes, or a namespace has other labels."""
+        found = self._chosen.get(term)
+        if found is None:
+            if len(self._chosen) >= _MOST_CHOSEN:
+                self._chosen.clear()
+            found = self._chosen[term] = tuple(self._choose(term))
+        return found
+
+    def _choose(self, term: PodTerm) -> Iterator[PodClass]:
         tests = tests_of(term.pods)
         spaces = self.spaces_of(term.namespaces)
         few = sum(len(space.classes) for space in spaces)
@@ -150,6 +163,7 @@ class Population:
             del self.class_of[key]
         del old_class.pods[key]
         if not old_class.pods:
+            self._chosen.clear()
             del old_class.space.classes[old_class.traits]
             self.by_label.discard(old_class)
             self._forget_empty(old_class.space)

@@ -17,7 +17,7 @@ from policy.model import PROTOCOLS, Protocol
 FULL: Intervals = ((0, 65535),)
 
 
-class PortSet(Struct, frozen=True, order=True):
+class PortSet(Struct, frozen=True, order=True, cache_hash=True):
     """Ports per protocol as inclusive ranges; `other` is every protocol that has none of the three's ports."""
 
     tcp: Intervals = ()

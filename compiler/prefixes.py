@@ -15,7 +15,7 @@ from policy.model import IPBlock
 WHOLE: dict[Family, Intervals] = {4: ((0, (1 << 32) - 1),), 6: ((0, (1 << 128) - 1),)}
 
 
-class AddressSet(Struct, frozen=True, order=True):
+class AddressSet(Struct, frozen=True, order=True, cache_hash=True):
     """Addresses per family as inclusive ranges of their values: one form for each set."""
 
     v4: Intervals = ()

@@ -10,7 +10,8 @@ policies, a packet meets at most 1 + `WIDE_RULES` + 1 set lookups in an allow-se
     or beyond `FOLDED` ports of all together  so that one lookup remains; not where that would be very many rules
     narrow grants                             split at their ports' boundaries, a rule for each, of which a packet's
                                               port meets one; where that makes more than `NARROW_RULES` rules, or a
-                                              port has a name, all are folded into one set of address and port
+                                              port has a name, all are folded into one set of address and port,
+                                          as far as blocks times ports are no more than `FOLDED_NETWORKS`
 
 The choice looks at symbols only, never at how many members there are, so that a pod event never changes a rule.
 """
@@ -24,14 +25,15 @@ from msgspec import Struct
 
 from compiler import intervals
 from compiler.allowset import Grant
-from compiler.peers import PeerSet, peer_set
-from compiler.ports import ALL_PORTS, NO_PORTS, NamedPort, PortSet, port_range
+from compiler.peers import PeerSet
+from compiler.ports import ALL_PORTS, NO_PORTS, NamedPort, PortSet, port_range, union_of
 from compiler.prefixes import WHOLE, AddressSet
 from policy.cidr import Family
 from policy.model import PROTOCOLS
 
 NARROW = 128
 FOLDED = 1024
+FOLDED_NETWORKS = 1 << 16
 SPLIT_GROUPS = 16
 SPLIT_RANGES = 256
 NARROW_RULES = 4
@@ -64,20 +66,31 @@ def shape(grants: Iterable[Grant], family: Family) -> Shape:
     rules = [(first, EVERYONE_IN[family])] if first else []
     rules += (group for group in rest if group[0] == ALL_PORTS)
     some = sorted((group for group in rest if group[0] != ALL_PORTS), key=lambda group: group[0].count)
-    totals = accumulate(ports.count for ports, _ in some)
-    folds = sum(ports.count <= NARROW and total <= FOLDED for (ports, _), total in zip(some, totals, strict=True))
+    folds = _folds(some, FOLDED)
     narrow, wide = some[:folds], some[folds:]
     split = by_port(wide, family) if len(wide) > WIDE_RULES else wide
     if sum(ports.ranges for ports, _ in split) > SPLIT_RANGES:
         # So many rules cost every packet more than a large set costs memory.
-        narrow, wide = ([g for g in some if (g[0].count <= NARROW) is small] for small in (True, False))
-        split = by_port(wide, family) if len(wide) > WIDE_RULES else wide
+        more = _folds(some, len(some) * NARROW)
+        narrow, wide = some[:more], some[more:]
+        if more != folds:
+            split = by_port(wide, family) if len(wide) > WIDE_RULES else wide
     rules += split
     # More groups than this have more boundaries than rules are allowed, so they are not even split.
     atoms = by_port(narrow, family) if len(narrow) <= SPLIT_GROUPS else narrow
     if len(atoms) <= NARROW_RULES and not named:
         return Shape((*rules, *atoms), ())
     return Shape(tuple(rules), (*narrow, *named))
+
+
+def _folds(groups: Sequence[Group], most_ports: int) -> int:
+    """How many of `groups`, which come by their number of ports, may be folded."""
+    ports = accumulate(ports.count for ports, _ in groups)
+    networks = accumulate(ports.count * (len(peers) - len(peers.pods)) for ports, peers in groups)
+    return sum(
+        group[0].count <= NARROW and total <= most_ports and blocks <= FOLDED_NETWORKS
+        for group, total, blocks in zip(groups, ports, networks, strict=True)
+    )
 
 
 EVERYONE_IN: dict[Family, PeerSet] = {
@@ -116,18 +129,18 @@ def in_family(peers: PeerSet, family: Family) -> PeerSet:
 
 def by_port(groups: Sequence[Group], family: Family) -> list[Group]:
     """The same permissions with disjoint ports: each port with all of its peers, ports of equal peers together."""
-    ports_of: dict[PeerSet, PortSet] = {}
+    # To sort terms is dear, so that is done once for all groups.
+    terms = sorted({term for _, peers in groups for term in peers.pods})
+    at = {term: number for number, term in enumerate(terms)}
+    numbers = [[at[term] for term in peers.pods] for _, peers in groups]
+    ports_of: dict[frozenset[int], list[PortSet]] = {}
     for protocol in PROTOCOLS:
         for (low, high), over in intervals.sweep([ports.of(protocol) for ports, _ in groups]):
-            peers = _all_together([groups[number][1] for number in over], family)
-            ports_of[peers] = ports_of.get(peers, NO_PORTS).union(port_range(protocol, low, high))
-    return sorted(((ports, peers) for peers, ports in ports_of.items()), key=lambda group: group[0])
-
-
-def _all_together(peers: Sequence[PeerSet], family: Family) -> PeerSet:
-    """In one go, and with no more than is met in `family`."""
-    if len(peers) == 1:
-        return in_family(peers[0], family)
-    ranges = intervals.normal(span for each in peers for span in each.addresses.of(family))
-    addresses = AddressSet(v4=ranges) if family == 4 else AddressSet(v6=ranges)
-    return in_family(peer_set((term for each in peers for term in each.pods), addresses), family)
+            ports_of.setdefault(over, []).append(port_range(protocol, low, high))
+    found: dict[PeerSet, list[PortSet]] = {}
+    for over, ports in ports_of.items():
+        spans = intervals.normal(span for group in over for span in groups[group][1].addresses.of(family))
+        pods = tuple(terms[number] for number in sorted({number for group in over for number in numbers[group]}))
+        addresses = AddressSet(v4=spans) if family == 4 else AddressSet(v6=spans)
+        found.setdefault(in_family(PeerSet(pods, addresses), family), []).extend(ports)
+    return sorted(((union_of(ports), peers) for peers, ports in found.items()), key=lambda group: group[0])

@@ -49,7 +49,7 @@ class UseAddress(Struct, frozen=True, tag="use address"):
 Change = SetLabel | MoveTo | UsePort | DeclarePort | UseAddress
 Kind = Literal[
     "label", "namespace", "namespace label", "protocol", "port", "service port", "named port", "icmp", "no pod",
-    "block", "except", "not understood", "selects nothing", "no rule",
+    "block", "except", "not understood", "selects nothing", "no rule", "too large",
 ]  # fmt: skip
 
 
