@@ -27,6 +27,11 @@ class State:
         self._population = Population()
         self._policies = Policies()
 
+    def clear(self) -> None:
+        """Nothing is known any more."""
+        self._population = Population()
+        self._policies = Policies()
+
     @property
     def pods(self) -> Mapping[str, Pod]:
         """All of them, by key."""

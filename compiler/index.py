@@ -36,8 +36,14 @@ class Index(State):
     def __init__(self, node: str | None = None, uses: Callable[[AllowSet], Iterable[Source]] = sources_of) -> None:
         super().__init__()
         self._node = node
+        self._uses = uses
         self._live = LiveSources(self._population)
         self._subjects = Subjects(uses)
+
+    def clear(self) -> None:
+        super().clear()
+        self._live = LiveSources(self._population)
+        self._subjects = Subjects(self._uses)
 
     def apply(self, events: Iterable[Event]) -> Changes:
         """Takes all of `events` in, of which the last about an object counts, and compiles once."""

@@ -35,18 +35,21 @@ class Keeper:
 
     def __init__(self, view: NodeView, families: Iterable[Family], kernel: Kernel) -> None:
         self._view = view
+        self._kernel = kernel
+        self.families = tuple(families)  # in the order of the plans that every method gives
+        self.index = Index(view.name, self._uses)
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forgets everything, whatever state a defect left it in, but for what the kernel holds: from there the next
+        `bring` goes to what is taken in until then."""
         self._pods: dict[str, Pod] = {}
         self._addresses: set[Address] = set()
         # What was taken in and not brought yet, but for members of sets.
         self._subjects: dict[Subject, SubjectChange] = {}
         self._moved = True
-        self.index = Index(view.name, self._uses)
-        self._families = [FamilyKeeper(family, kernel, self.index) for family in families]
-
-    @property
-    def families(self) -> tuple[Family, ...]:
-        """In the order of the plans that every method gives."""
-        return tuple(each.family for each in self._families)
+        self.index.clear()
+        self._families = [FamilyKeeper(family, self._kernel, self.index) for family in self.families]
 
     def start(self, events: Iterable[Event]) -> tuple[Plan, ...]:
         """Takes in everything that there is, and brings the kernel there from whatever it holds."""

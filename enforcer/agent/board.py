@@ -18,7 +18,8 @@ class AgentStatus(Struct, frozen=True, kw_only=True):
     node and why, "" where it is not open. `problems` are objects that can't be understood, `weaknesses` ways
     around enforcement that this host leaves, `unattached` local pods that
     stay closed, with the reason. `stale` is for how long, in seconds, the worst watch has heard nothing that can be
-    relied on; addresses in sets may be as old."""
+    relied on; addresses in sets may be as old. `defects` counts what went wrong in podfence itself; `quarantined` are
+    the objects that it tripped over, and `too_large` the policies beyond the budget: both are closed."""
 
     version: str
     node: str
@@ -36,6 +37,9 @@ class AgentStatus(Struct, frozen=True, kw_only=True):
     kernel: dict[Family, FamilyCounts] = {}
     unattached: dict[str, str] = {}
     problems: tuple[str, ...] = ()
+    quarantined: tuple[str, ...] = ()
+    too_large: tuple[str, ...] = ()
+    defects: int = 0
     weaknesses: tuple[str, ...] = ()
     troubles: dict[str, str] = {}
     stale: float = 0.0

@@ -6,10 +6,14 @@ container runtime wrote down before the API server could say them.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from msgspec import Struct
+from msgspec.structs import replace
 
 from compiler.changes import Deleted, Event
 from enforcer.agent.opening import opened_by
+from enforcer.agent.quarantine import Quarantine
 from enforcer.agent.settings import Settings
 from enforcer.attach import Attached, attach
 from enforcer.cni_cache import AddressGone, AddressKnown, CacheEvent, Hints, Unreadable, with_hints
@@ -38,11 +42,12 @@ class Knowledge:
     `again` says what may be another now of what the rules follow besides objects. `local` are the node's pods that
     policies may select and that have an address, as `layout.is_local` has it."""
 
-    def __init__(self, settings: Settings, host: HostView, heard: Heard) -> None:
+    def __init__(self, settings: Settings, host: HostView, heard: Heard, quarantine: Quarantine | None = None) -> None:
         self.heard = heard
         self.host = host
         self.local: dict[str, Pod] = {}
         self.opened = ""
+        self.quarantine = quarantine or Quarantine()
         self.events: list[Event] = []
         self.unreadable: dict[str, str] = {}  # CNI results by file, with the reason
         self._settings = settings
@@ -52,8 +57,20 @@ class Knowledge:
         self.again: list[str] = []
 
     @property
+    def node(self) -> str:
+        return self._settings.node
+
+    @property
     def changed(self) -> bool:
         return bool(self.events or self.again)
+
+    def anew(self, quarantine: Quarantine) -> Knowledge:
+        """The same, with nothing followed, and with `quarantine` for what is heard."""
+        found = Knowledge(self._settings, self.host, self.heard, quarantine)
+        found._hints, found.opened, found.unreadable = self._hints, self.opened, self.unreadable
+        for event in self.heard.everything() if self.heard.synced else ():
+            found._hear(event)
+        return found
 
     def followed(self) -> None:
         self.events, self.again = [], []
@@ -92,10 +109,11 @@ class Knowledge:
             self._hear(pod)
 
     def _hear(self, event: Event) -> None:
+        said, event = event, self.quarantine.admit(event)
         if isinstance(event, Pod):
             here = event.node == self._settings.node
             if here:
-                self._here[event.key] = event
+                self._here[event.key] = said if isinstance(said, Pod) else event
                 event = with_hints(event, self._hints, self._settings.node)
             else:
                 self._here.pop(event.key, None)
@@ -118,7 +136,7 @@ class Knowledge:
     def attached(self) -> Attached:
         if self._attached is None:
             settings = self._settings
-            self._attached = attach(
+            found = attach(
                 self.host,
                 self.local.values(),
                 settings.interfaces,
@@ -126,6 +144,7 @@ class Knowledge:
                 self.pod_cidrs,
                 settings.host_interfaces,
             )
+            self._attached = without(found, self.quarantine.pods) if self.quarantine.kept else found
         return self._attached
 
     @property
@@ -166,6 +185,14 @@ class Knowledge:
             unknown=settings.unknown,
             closed=closed,
         )
+
+
+def without(found: Attached, pods: Collection[str]) -> Attached:
+    """As though nobody knew which interfaces lead to `pods`, only that each leads to some pod: closed."""
+    veths = {key: name for key, name in found.veths.items() if key not in pods}
+    strangers = {*found.strangers, *(name for key, name in found.veths.items() if key in pods)} - {*veths.values()}
+    why = dict.fromkeys(sorted(found.veths.keys() & set(pods)), "it is in quarantine")
+    return replace(found, veths=veths, strangers=tuple(sorted(strangers)), unattached={**found.unattached, **why})
 
 
 def _what(event: Event) -> str:

@@ -4,18 +4,24 @@ before the first sync    nothing is taken away: a node that was enforced stays a
                          which closes what is not known yet
 then, for each batch     what was heard ─► index ─► owners of addresses ─► rules in force ─► flows, gates, board
 where the kernel refuses what was in force stays; it is read back, and tried again
+where we stumble         over a defect of ours: once more from all that is known, then without the objects that it takes
+                         (`quarantine`); rules in force stay meanwhile
 in between               others' changes are looked for, what is left over is tidied, and after `resync` seconds
                          everything is read back whether anything was noticed or not
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
+from compiler.changes import Event
 from enforcer.agent.backoff import Backoff
 from enforcer.agent.inbox import Inbox
 from enforcer.agent.knowledge import Knowledge, Message
+from enforcer.agent.quarantine import Kept, key_of
+from enforcer.agent.trial import culprits
 from enforcer.concern import NOTHING, Concern, Owners, concern, owners_of, touched
 from enforcer.ender import Moment
 from enforcer.gate import Gate
@@ -23,6 +29,7 @@ from enforcer.hostview import own_addresses
 from enforcer.keep import Keeper
 from enforcer.layout import NodeView
 from enforcer.modes import mode_of
+from enforcer.news import Changed, Listed, Trouble
 from enforcer.repair import Repair, Repairer
 from enforcer.steps import Plan
 from policy.cidr import Address
@@ -32,6 +39,8 @@ from policy.model import Pod
 # How long a turn waits for messages; others' changes are looked for as often.
 TURN = 0.2
 _FIRST_RETRY, _LAST_RETRY = 0.2, 10.0
+# For so many seconds at most it is looked for what we stumble over.
+_SEARCH = 30.0
 
 
 class Flows(Protocol):
@@ -52,6 +61,8 @@ class Observer(Protocol):
     def repaired(self, repairs: tuple[Repair, ...]) -> None: ...
 
     def failed(self, error: HostRefused) -> None: ...
+
+    def stumbled(self, error: Exception) -> None: ...
 
     def turned(self, loop: Loop) -> None: ...
 
@@ -96,6 +107,7 @@ class Loop:
         self._closed = frozenset[Address]()
         self._concern = NOTHING
         self._stopping = False
+        self._broken = False  # a defect left index or dataplane in a state that nobody knows
 
     def stop(self) -> None:
         """From any thread: `run` returns after the turn that is under way. Rules stay."""
@@ -109,7 +121,7 @@ class Loop:
         """One batch, or one look around."""
         messages = self._inbox.drain(wait)
         for _, message in messages:
-            self.knowledge.take(message)
+            self._take(message)
         self.knowledge.look_for_opening()
         now = self.turned = self._clock()
         if self._is_due(now):
@@ -117,7 +129,31 @@ class Loop:
         elif self.view and not self.failing and now >= self._look_at:
             self._look_at = now + TURN
             self._look_around()
-        self._observer.turned(self)
+        with self._stumbling():
+            self._observer.turned(self)
+
+    def _take(self, message: Message) -> None:
+        """What a defect keeps from being taken in is missing, which is said until the agent starts anew."""
+        with self._stumbling() as stumbled:
+            self.knowledge.take(message)
+        if stumbled:
+            self._broken = True
+            if isinstance(message, Listed | Changed):
+                reason = f"a defect of podfence: {stumbled[0]!r}"
+                self.knowledge.take(Trouble(message.kind, reason, self._clock()))
+
+    @contextmanager
+    def _stumbling(self) -> Iterator[list[Exception]]:
+        """A defect of ours ends no block but this one. Without memory nothing can go on: the process ends, the rules
+        stay."""
+        stumbled: list[Exception] = []
+        try:
+            yield stumbled
+        except (HostRefused, MemoryError):
+            raise
+        except Exception as error:
+            stumbled.append(error)
+            self._observer.stumbled(error)
 
     def _is_due(self, now: float) -> bool:
         knowledge = self.knowledge
@@ -125,39 +161,74 @@ class Loop:
             return now >= self._retry_at
         if self._untouched and not (knowledge.heard.synced or knowledge.opened):
             return False
-        return knowledge.changed or self.view is None or (knowledge.heard.synced and not self.followed)
+        return knowledge.changed or self._broken or self.view is None or (knowledge.heard.synced and not self.followed)
 
     def _follow(self, heard: float) -> None:
         knowledge, began = self.knowledge, self._clock()
         why = knowledge.why or ("the first sync" if knowledge.heard.synced else "nothing is known yet: the baseline")
+        batch = tuple(knowledge.events)
+        ways = (self._bring, self._bring_anew, lambda: self._bring_without(self._culprits(batch)))
         try:
-            with self._gate.changing(touched(self.keeper.index, knowledge.events)):
-                changes = self.keeper.take(knowledge.events)
-            idle = not (knowledge.again or changes.subjects or changes.members or self._behind)
-            knowledge.followed()
-            if idle:
-                return
-            if knowledge.heard.synced:
-                self._closed = self._flows.hand_over(owners_of(knowledge.local.values(), self.keeper.index))
-            view = knowledge.view(self._closed)
-            self._concern = self._concern.joined(
-                concern(changes, knowledge.local, treated_otherwise(self.view, view, knowledge.local))
-            )
-            self._check()
-            plans = self.keeper.bring(view)
-            self._seen()
+            for way in ways[1:] if self._broken else ways:
+                with self._stumbling() as stumbled:
+                    plans = way()
+                    break
+                self._broken = True
+            else:
+                raise HostRefused(f"a defect of podfence: {type(stumbled[0]).__name__}: {stumbled[0]}")
         except HostRefused as error:
             self._fail(error)
             return
-        self.view, self._untouched, self.failing = view, False, ""
+        if plans is None:
+            return
+        self._untouched, self._broken, self.failing = False, False, ""
         self._backoff.reset()
-        self._end_flows(view)
         self._observer.applied(plans, why, heard, began, self._clock())
 
     @property
     def _behind(self) -> bool:
         """Whether there is more to do than what the next batch asks for."""
         return bool(not self.followed or self.failing or self._concern or self.keeper.behind)
+
+    def _bring(self) -> tuple[Plan, ...] | None:
+        """What is known and not followed yet, into the kernel; None where it changes nothing for the node."""
+        knowledge = self.knowledge
+        with self._gate.changing(touched(self.keeper.index, knowledge.events)):
+            changes = self.keeper.take(knowledge.events)
+        idle = not (knowledge.again or changes.subjects or changes.members or self._behind)
+        knowledge.followed()
+        if idle:
+            return None
+        if knowledge.heard.synced:
+            self._closed = self._flows.hand_over(owners_of(knowledge.local.values(), self.keeper.index))
+        view = knowledge.view(self._closed)
+        self._concern = self._concern.joined(
+            concern(changes, knowledge.local, treated_otherwise(self.view, view, knowledge.local))
+        )
+        self._check()
+        plans = self.keeper.bring(view)
+        self._seen()
+        self.view = view
+        self._end_flows(view)
+        return plans
+
+    def _bring_anew(self) -> tuple[Plan, ...] | None:
+        """Everything that is known, from nothing: also what a defect kept from being followed."""
+        self.knowledge = self.knowledge.anew(self.knowledge.quarantine)
+        self._concern = Concern(everything=True, restores=True)
+        with self._gate.changing():
+            self.keeper.begin_anew()
+        return self._bring()
+
+    def _bring_without(self, culprits: Iterable[Kept]) -> tuple[Plan, ...] | None:
+        for each in culprits:
+            self.knowledge.quarantine.kept[key_of(each.suspect)] = each
+        return self._bring_anew()
+
+    def _culprits(self, batch: Iterable[Event]) -> list[Kept]:
+        """The objects that we stumble over: sooner of the batch with which it began than of all."""
+        until = self._clock() + _SEARCH
+        return culprits(self.knowledge, self.keeper.families, batch, lambda: self._clock() > until)
 
     def _end_flows(self, view: NodeView) -> None:
         """Only once a whole cluster is known: before that every pod is a stranger."""
@@ -179,11 +250,15 @@ class Loop:
         self._concern, self.followed = NOTHING, True
 
     def _look_around(self) -> None:
-        self._nudge(self.knowledge.unattached)
         try:
-            self._check()
-            if any(self.keeper.tidy()):
-                self._seen()
+            with self._stumbling() as stumbled:
+                self._nudge(self.knowledge.unattached)
+                self._check()
+                if any(self.keeper.tidy()):
+                    self._seen()
+            if stumbled:
+                self._broken = True
+                raise HostRefused(f"a defect of podfence: {type(stumbled[0]).__name__}: {stumbled[0]}")
         except HostRefused as error:
             self._fail(error)
 

@@ -38,6 +38,9 @@ class Metrics:
         self.repaired = self._counter(
             "podfence_drift_repaired", "Times that somebody else's change to podfence's rules or sets was undone."
         )
+        self.defects = self._counter(
+            "podfence_defects", "Times that podfence stumbled over a defect of its own; what was enforced stays."
+        )
         self.flows_ended = self._counter("podfence_flows_ended", "Open connections ended since a policy forbids them.")
         self.flows_restored = self._counter("podfence_flows_restored", "Ended connections that a policy allows again.")
         self.denials_lost = self._counter(
@@ -126,6 +129,12 @@ def _plain(now: AgentStatus) -> Iterator[tuple[str, str, float]]:
     yield "podfence_unattached_pods", "Local pods whose interface is not found; they stay closed.", len(now.unattached)
     yield "podfence_audited_pods", "Local pods whose denials are only counted.", now.audited
     yield "podfence_object_problems", "Objects that can't be understood in whole.", len(now.problems)
+    yield "podfence_quarantined_objects", "Objects that podfence can't handle; they are closed.", len(now.quarantined)
+    yield (
+        "podfence_policies_too_large",
+        "Policies of local pods beyond the budget; they are closed.",
+        len(now.too_large),
+    )
     yield "podfence_stale_seconds", "How old the oldest knowledge of the cluster may be.", now.stale
 
 

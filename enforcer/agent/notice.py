@@ -9,11 +9,15 @@ from msgspec import Struct
 
 from enforcer.agent.board import AgentStatus
 
+TOO_LARGE = (
+    "its rules are too many that multiply (blocks, exceptions and ports of their own): it isolates and grants nothing"
+)
+
 
 class Notice(Struct, frozen=True):
     """One log line."""
 
-    level: Literal["info", "warning"]
+    level: Literal["info", "warning", "error"]
     message: str
     fields: dict[str, str]
 
@@ -27,6 +31,10 @@ def notices(before: AgentStatus, now: AgentStatus) -> Iterator[Notice]:
         yield Notice("info", "followed again", {"kind": kind})
     for problem in _new(before.problems, now.problems):
         yield Notice("warning", "not understood; it widens nothing", {"what": problem})
+    for quarantined in _new(before.quarantined, now.quarantined):
+        yield Notice("error", "podfence can't handle it; it is closed, and all else goes on", {"what": quarantined})
+    for policy in _new(before.too_large, now.too_large):
+        yield Notice("warning", TOO_LARGE, {"policy": policy})
     for weakness in _new(before.weaknesses, now.weaknesses):
         yield Notice("warning", "a way around enforcement", {"what": weakness})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 
 from msgspec.structs import replace
@@ -10,7 +11,7 @@ from enforcer.agent import log
 from enforcer.agent.board import Board
 from enforcer.agent.loop import Loop
 from enforcer.agent.metrics import Metrics
-from enforcer.agent.notice import notices
+from enforcer.agent.notice import TOO_LARGE, notices
 from enforcer.agent.programmed import Programmed
 from enforcer.agent.report import About, Gate, Reporter, Said
 from enforcer.bridges import bridge_filtering, tags_pass_by
@@ -59,6 +60,7 @@ class Publisher:
         self._next = 0.0
         self._reminded = 0.0
         self._untainted = False
+        self._stumbled: dict[str, float] = {}  # the last defect that was told of, and when
 
     def count_watches(self, watchers: Watchers) -> None:
         self._watchers = watchers
@@ -84,6 +86,17 @@ class Publisher:
         self._board.status = replace(status, failed_writes=status.failed_writes + 1, last_error=str(error))
         self._metrics.failed_writes.inc()
         log.error("the kernel refuses; what was enforced stays", error=str(error))
+
+    def stumbled(self, error: Exception) -> None:
+        """The trace is told once a minute, of equal ones."""
+        self._dirty = True
+        status, now, what = self._board.status, self._clock(), f"{type(error).__name__}: {error}"
+        self._board.status = replace(status, defects=status.defects + 1, last_error=what)
+        self._metrics.defects.inc()
+        if now >= self._stumbled.get(what, -_LOUD) + _LOUD:
+            self._stumbled = {what: now}
+            trace = "".join(traceback.format_exception(error))
+            log.error("a defect of podfence; what was enforced stays", error=what, trace=trace)
 
     def turned(self, loop: Loop) -> None:
         """After every turn; what costs is done after changes, and once a second."""
@@ -139,6 +152,8 @@ class Publisher:
             local_pods=len(knowledge.local),
             isolated={d: sum(index.allow(pod, d).isolated for pod in knowledge.local.values()) for d in DIRECTIONS},
             audited=len(audited),
+            quarantined=tuple(f"{kind} {space}/{name}" for kind, space, name in knowledge.quarantine.kept),
+            too_large=self._too_large(loop),
             kernel=loop.keeper.counts(),
             unattached=dict(knowledge.attached.unattached),
             weaknesses=tuple(filter(None, weaknesses)),
@@ -149,7 +164,12 @@ class Publisher:
         )
         self._board.status = found
         for notice in notices(before, found):
-            (log.info if notice.level == "info" else log.warning)(notice.message, **notice.fields)
+            say = {"info": log.info, "warning": log.warning, "error": log.error}[notice.level]
+            say(notice.message, **notice.fields)
+
+    def _too_large(self, loop: Loop) -> tuple[str, ...]:
+        index, local = loop.keeper.index, loop.knowledge.local.values()
+        return tuple(sorted({key for pod in local for d in DIRECTIONS for key in index.allow(pod, d).too_large}))
 
     def _waits(self, loop: Loop) -> Iterator[str]:
         heard = loop.knowledge.heard
@@ -192,6 +212,11 @@ class Publisher:
             if key and key.namespace in spaces:
                 about = About("NetworkPolicy", key.namespace, key.name)
                 yield Said(about, "NotUnderstood", "; ".join(map(str, finding.problems)))
+        for policy_key in self._board.status.too_large:
+            yield Said(About("NetworkPolicy", *policy_key.split("/")), "TooLarge", TOO_LARGE)
+        for kind, space, name in knowledge.quarantine.kept:
+            about = About("Pod" if kind == "Pod" else "NetworkPolicy", space, name)
+            yield Said(about, "Quarantined", "podfence can't handle it, by a defect of its own: it is closed meanwhile")
         for pod_key, why in self._overdue.items():
             pod = knowledge.local[pod_key]
             about = About("Pod", pod.namespace, pod.name, pod.uid)

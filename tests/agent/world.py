@@ -92,6 +92,7 @@ class Notes:
         self.applied_for: list[str] = []
         self.repairs: list[tuple[Repair, ...]] = []
         self.failures: list[str] = []
+        self.defects: list[Exception] = []
 
     def applied(self, plans: tuple[Plan, ...], why: str, heard: float, began: float, ended: float) -> None:
         assert heard <= began <= ended
@@ -102,6 +103,9 @@ class Notes:
 
     def failed(self, error: HostRefused) -> None:
         self.failures.append(str(error))
+
+    def stumbled(self, error: Exception) -> None:
+        self.defects.append(error)
 
     def turned(self, loop: Loop) -> None:
         pass
