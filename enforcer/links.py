@@ -35,6 +35,7 @@ from enforcer.rtnetlink import (
     messages,
     request,
 )
+from enforcer.share import Share
 from policy.cidr import Address, Family
 from policy.errors import HostRefused
 
@@ -43,6 +44,7 @@ _FORCED_RECEIVE_BUFFER = 33
 _LINK, _NEIGHBOUR, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE = 1, 3, 5, 7, 9, 11
 _GROUPS = (_LINK, _NEIGHBOUR, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE)
 _RECEIVE = 1 << 17
+_LONGEST_DRAIN = 0.2
 _EVENT_BUFFER = 1 << 22
 # The kernel says that a reading met a change in its midst, and may have missed something.
 _READINGS = 50
@@ -68,7 +70,8 @@ def own_addresses(families: Iterable[Family]) -> frozenset[Address]:
 
 class HostLinks:
     """Tells `enqueue` of a new view whenever the host's interfaces, routes, neighbours or bridges change, from a thread
-    that does nothing else; and of the first one when it starts. Views follow one another as things happened; what
+    that does nothing else; and of the first one when it starts. Where things never stop changing it rests in between,
+    and views come later. Views follow one another as things happened; what
     changes within a few milliseconds comes as one. After a view was told, nothing that happened before it is missing.
 
     It belongs to the network namespace that the thread which makes it is in. Use it as a context manager."""
@@ -130,32 +133,43 @@ class HostLinks:
         """Ends when it is told to. Events are listened to before everything is read, so that none falls in between."""
         tables = self._read_everything()
         told: HostView | None = None
+        share = Share()
+        began = time.monotonic()
         while True:
             view = tables.view()
             if view != told:
                 self._enqueue(view)
                 told = view
             self.failure = None
-            if select.select([self._wake], [], [], self._gap)[0]:
+            rest = share.rest(began, time.monotonic())
+            if self._told_to_end_within(max(self._gap, rest)):
                 return
             changed = False
             while not changed:
                 if self._wake in select.select([self._events.fileno(), self._wake], [], [])[0]:
                     return
+                began = time.monotonic()
                 drained = self._drain(tables)
                 if drained is None:
                     tables = self._read_everything()
                 changed = drained is not False
+                # What changes nothing takes time too.
+                if not changed and self._told_to_end_within(share.rest(began, time.monotonic())):
+                    return
             self._freshen(tables)
+
+    def _told_to_end_within(self, seconds: float) -> bool:
+        return bool(select.select([self._wake], [], [], seconds)[0])
 
     def _read_everything(self) -> Tables:
         self.dumps += 1
         return Tables(_everything(self._requests))
 
     def _drain(self, tables: Tables) -> bool | None:
-        """Applies the events that are there. Whether anything changed; None where events were lost."""
+        """Applies the events of now, not for ever. Whether anything changed; None where some were lost."""
         changed, lost = False, False
-        while True:
+        until = time.monotonic() + _LONGEST_DRAIN
+        while time.monotonic() < until:
             try:
                 data = self._events.recv(_RECEIVE)
             except BlockingIOError:
@@ -169,6 +183,7 @@ class HostLinks:
                 lost = lost or message.kind == OVERRUN
                 if not lost and (found := change(message)):
                     changed = tables.apply(found) or tables.stale_routes or changed
+        return None if lost else changed
 
     def _freshen(self, tables: Tables) -> None:
         if len(tables.stale_links) > _SINGLY:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from msgspec import Struct
 
@@ -14,6 +17,7 @@ from policy.errors import HostRefused, UsageError
 
 _TEXT = "text/plain; charset=utf-8"
 _SECONDS_TO_ASK = 5
+_MANY = 32
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -25,11 +29,11 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 
 class Sources(Struct, frozen=True):
-    """Where answers come from. `alive` says whether the loop still turns; `page` makes the page of metrics, in the
-    format that an Accept header asks for, and its content type."""
+    """Where answers come from. `ails` says what keeps the agent from its work, "" where nothing does; `page` makes the
+    page of metrics, in the format that an Accept header asks for, and its content type."""
 
     status: Callable[[], AgentStatus]
-    alive: Callable[[], bool]
+    ails: Callable[[], str]
     page: Callable[[str], tuple[bytes, str]]
 
 
@@ -50,12 +54,36 @@ class HttpServer(Serving):
 
 
 class _Server(ThreadingHTTPServer):
+    """Answers a bounded number at a time: beyond `_MANY` whoever has been there for longest has to go, so that silent
+    ones keep no probe away; while twice as many are still at it nobody is let in."""
+
     daemon_threads = True
 
     def __init__(self, address: tuple[str, int], sources: Sources) -> None:
         self.sources = sources
+        self._there: dict[socket.socket, None] = {}
+        self._lock = threading.Lock()
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        with self._lock:
+            if len(self._there) >= 2 * _MANY:
+                return False
+            self._there[request] = None
+            oldest = next(iter(self._there)) if len(self._there) > _MANY else None
+        if oldest:
+            with suppress(OSError):
+                oldest.shutdown(socket.SHUT_RDWR)
+        return True
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._there.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, *_: object) -> None:
+        """Whoever leaves early is no event."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -66,7 +94,8 @@ class _Handler(BaseHTTPRequestHandler):
         sources = self.server.sources
         match self.path.partition("?")[0]:
             case "/healthz":
-                self._say(200, "ok\n") if sources.alive() else self._say(503, "the loop has not turned for too long\n")
+                ails = sources.ails()
+                self._say(503 if ails else 200, f"{ails or 'ok'}\n")
             case "/readyz":
                 waits = sources.status().waits_for
                 self._say(503 if waits else 200, "".join(f"waits for {each}\n" for each in waits) or "ok\n")

@@ -8,6 +8,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,10 @@ FIRST = AgentStatus(version="0.1.0", node="n1", backend="nft", mode="enforce")
 class World:
     def __init__(self) -> None:
         self.board = Board(FIRST)
-        self.alive = True
+        self.ails = ""
         self.denied = [Denied("shop/web", "10.0.0.1", "ingress", 3), Denied("shop/web", "fd00::1", "ingress", 4)]
         self.metrics = Metrics(lambda: self.board.status, lambda: self.denied)
-        self.sources = Sources(lambda: self.board.status, lambda: self.alive, self.metrics.page)
+        self.sources = Sources(lambda: self.board.status, lambda: self.ails, self.metrics.page)
 
 
 @pytest.fixture
@@ -57,8 +58,23 @@ def get(url: str, **headers: str) -> tuple[int, str]:
 
 def test_healthz_follows_the_loop(world: World, url: str) -> None:
     assert get(f"{url}/healthz")[0] == 200
-    world.alive = False
+    world.ails = "the loop has not turned for too long"
     assert get(f"{url}/healthz")[0] == 503
+
+
+def test_who_connects_and_says_nothing_keeps_no_probe_away(url: str) -> None:
+    """There was a thread for each of them."""
+    port = int(url.rpartition(":")[2])
+    before = threading.active_count()
+    silent = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(150)]
+    for number, each in enumerate(silent):
+        if number % 2:
+            with suppress(OSError):
+                each.sendall(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
+    assert get(f"{url}/healthz")[0] == 200
+    assert threading.active_count() - before <= 64
+    for each in silent:
+        each.close()
 
 
 def test_readyz_says_what_it_waits_for(world: World, url: str) -> None:

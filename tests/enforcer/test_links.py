@@ -7,6 +7,7 @@ import queue
 import random
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -251,6 +252,45 @@ def test_what_makes_no_difference_is_not_told(pods: str) -> None:
         ip("route add blackhole 10.99.0.0/16", "rule add from 10.9.9.9 lookup 77")
         time.sleep(0.1)
         assert followed.views.empty()
+
+
+FORGER = """
+import socket, sys, time
+sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+sock.bind(("pv1", 0))
+for number in range(int(sys.argv[1]), int(sys.argv[2])):
+    sock.send(b"\\xff" * 6 + b"\\x02" + number.to_bytes(5, "big") + b"\\x88\\xb5" + bytes(46))
+    time.sleep(float(sys.argv[3]))
+"""
+
+
+def forge(pods: str, *words: str) -> None:
+    with netns.inside(pods):
+        forger = subprocess.Popen([sys.executable, "-c", FORGER, *words])
+    assert forger.wait(30) == 0
+
+
+def test_a_pod_that_forges_addresses_gets_a_share_of_a_core(pods: str) -> None:
+    """Each forged address is an entry of the bridge, which the kernel tells of: with many of them some more each second
+    kept a core busy."""
+    ip(
+        "link add cni0 type bridge",
+        "addr add 10.244.1.1/24 dev cni0",
+        "link set cni0 up",
+        f"link add v1 type veth peer name pv1 netns {pods}",
+        "link set v1 master cni0 up",
+    )
+    subprocess.run(["ip", "-n", pods, "link", "set", "pv1", "up"], check=True, env=_environment())
+    with following() as (followed, _):
+        followed.agree()
+        forge(pods, "0", "40000", "0.00001")
+        followed.agree()
+        began, cpu = time.monotonic(), time.process_time()
+        forge(pods, "100000", "101500", "0.003")
+        spent, lasted = time.process_time() - cpu, time.monotonic() - began
+        assert spent < 0.2 * lasted
+        ip(f"link add v2 type veth peer name pv2 netns {pods}", "link set v2 master cni0 up")
+        followed.agree()
 
 
 @pytest.mark.parametrize("seed", range(6))
