@@ -32,6 +32,7 @@ class Folder:
         self._path = path
         self._looks: dict[str, Look] = {}
         self._known: dict[str, AddressKnown] = {}
+        self._unreadable: set[str] = set()
 
     def changes(self, written: Set[str] = frozenset()) -> Iterator[CacheEvent]:
         """Since the last call. The files in `written` are read even if they look the same; what says the
@@ -75,13 +76,19 @@ class Folder:
             if self._known.get(name) == event:
                 return
             self._known[name] = event
+            self._unreadable.discard(name)
+        elif isinstance(event, Unreadable):
+            self._unreadable.discard(name)
+            yield from self._gone(name)
+            self._unreadable.add(name)
         else:
             yield from self._gone(name)
         if event is not None:
             yield event
 
     def _gone(self, name: str) -> Iterator[AddressGone]:
-        if self._known.pop(name, None):
+        if self._known.pop(name, None) or name in self._unreadable:
+            self._unreadable.discard(name)
             yield AddressGone(name)
 
 

@@ -30,6 +30,7 @@ from enforcer.gate import Gate
 from enforcer.layout import NodeView
 from enforcer.remembered import Memory, Remembered
 from enforcer.revocation import Edges, Judge
+from enforcer.steady import steady
 from policy.cidr import Address
 from policy.errors import HostRefused
 from policy.model import Pod
@@ -148,7 +149,7 @@ class Ender:
 
     def start(self) -> threading.Thread:
         """A thread that works until `stop`; it uses the network namespace of the one that calls."""
-        thread = threading.Thread(target=self._run, name="flows", daemon=True)
+        thread = steady(self._run, "flows", self._complain)
         thread.start()
         return thread
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from enforcer.nflog_wire import BIND_REQUESTS, Logged, bind_requests, codes, logged
+from enforcer.steady import steady
 from policy.errors import HostRefused
 
 _NETLINK_NETFILTER = 12
@@ -87,18 +88,14 @@ class NflogReader:
         self, take: Callable[[list[Logged]], None], complain: Callable[[str], None], pause: float = 0.25
     ) -> None:
         """A thread that gives `take` what is read until the reader is closed, and at least every `pause` seconds an
-        empty list, so that what waits there is said. `complain` gets one line where it ends for another reason."""
+        empty list, so that what waits there is said. It goes on where something goes wrong, of which `complain` gets
+        a line."""
 
         def run() -> None:
-            try:
-                while not self._closing:
-                    take(self.read(pause))
-            except Exception as error:
-                # A thread that ends unseen would look like a node on which nothing is denied.
-                if not self._closing:
-                    complain(f"denied packets are not read any more: {error}")
+            while not self._closing:
+                take(self.read(pause))
 
-        self._thread = threading.Thread(target=run, name="denials", daemon=True)
+        self._thread = steady(run, "denials", complain)
         self._thread.start()
 
     def _bind(self, group: int) -> None:

@@ -3,7 +3,6 @@ is the business of the one thread that empties it."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +10,7 @@ from contextlib import suppress
 from enforcer.news import News
 from enforcer.pace import USUAL, Pace
 from enforcer.resources import Resource
+from enforcer.steady import steady
 from enforcer.watch import Server, Watcher
 
 
@@ -18,12 +18,16 @@ class Watchers:
     """A thread for each of `resources`, all of which put into one inbox."""
 
     def __init__(
-        self, resources: tuple[Resource, ...], server: Server, put: Callable[[News], None], pace: Pace = USUAL
+        self,
+        resources: tuple[Resource, ...],
+        server: Server,
+        put: Callable[[News], None],
+        pace: Pace = USUAL,
+        complain: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.watchers = tuple(Watcher(resource, server, put, pace) for resource in resources)
         self._threads = [
-            threading.Thread(target=watcher.run, name=f"watch-{watcher.resource.kind.lower()}", daemon=True)
-            for watcher in self.watchers
+            steady(watcher.run, f"watch-{watcher.resource.kind.lower()}", complain) for watcher in self.watchers
         ]
 
     def start(self) -> None:

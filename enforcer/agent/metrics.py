@@ -41,6 +41,9 @@ class Metrics:
         self.defects = self._counter(
             "podfence_defects", "Times that podfence stumbled over a defect of its own; what was enforced stays."
         )
+        self.threads_restarted = self._counter(
+            "podfence_threads_restarted", "Helper threads that a defect ended, and that began again."
+        )
         self.flows_ended = self._counter("podfence_flows_ended", "Open connections ended since a policy forbids them.")
         self.flows_restored = self._counter("podfence_flows_restored", "Ended connections that a policy allows again.")
         self.denials_lost = self._counter(

@@ -31,6 +31,9 @@ class Programmed:
         except OSError as error:
             raise HostRefused(f"{self._folder}: {error.strerror}") from None
 
+    def __contains__(self, uid: str) -> bool:
+        return uid in self._there
+
     def put(self, uids: Collection[str]) -> set[str]:
         """The UIDs that were not there before. A full disk costs waiting, and nothing else."""
         wanted = {uid for uid in uids if is_uid(uid)}

@@ -54,6 +54,7 @@ class Publisher:
         self._unattached: dict[str, float] = {}  # pods by key, and since when
         self._overdue: dict[str, str] = {}
         self._watchers: Watchers | None = None
+        self.links_fail: Callable[[], str] = lambda: ""  # why links and routes can't be read for the moment
         self._counted: dict[str, int] = {"ended": 0, "restored": 0}
         self._clock = clock
         self._dirty = True
@@ -135,9 +136,10 @@ class Publisher:
         knowledge, index = loop.knowledge, loop.keeper.index
         heard, view = knowledge.heard, loop.view
         namespaces = index.namespaces
-        audited = [
-            p for p in knowledge.local.values() if view and mode_of(namespaces[p.namespace], view.mode) == "audit"
-        ]
+        # On a node that is off there are no rules, whatever a namespace asks for.
+        mode = view.mode if view else "off"
+        local = knowledge.local.values() if mode != "off" else ()
+        audited = [pod for pod in local if mode_of(namespaces[pod.namespace], mode) == "audit"]
         waits = tuple(self._waits(loop))
         before = self._board.status
         found = replace(
@@ -158,14 +160,18 @@ class Publisher:
             unattached=dict(knowledge.attached.unattached),
             weaknesses=tuple(filter(None, weaknesses)),
             problems=mode_problems(namespaces)
-            + tuple(str(p) for found in heard.findings.values() for f in found.values() for p in f.problems),
-            troubles={kind: trouble.reason for kind, trouble in heard.troubles.items()},
+            + tuple(str(p) for found in heard.findings.values() for f in found.values() for p in f.problems)
+            + tuple(f"CNI result {file}: {reason}" for file, reason in knowledge.unreadable.items()),
+            troubles={kind: trouble.reason for kind, trouble in heard.troubles.items()} | self._host_troubles(),
             stale=max((now - trouble.since for trouble in heard.troubles.values()), default=0.0),
         )
         self._board.status = found
         for notice in notices(before, found):
             say = {"info": log.info, "warning": log.warning, "error": log.error}[notice.level]
             say(notice.message, **notice.fields)
+
+    def _host_troubles(self) -> dict[str, str]:
+        return {"links": why} if (why := self.links_fail()) else {}
 
     def _too_large(self, loop: Loop) -> tuple[str, ...]:
         index, local = loop.keeper.index, loop.knowledge.local.values()
@@ -191,7 +197,13 @@ class Publisher:
         view, knowledge = loop.view, loop.knowledge
         if loop.failing or not loop.followed or view is None:
             return
-        holding = [pod for pod in knowledge.local.values() if self._holds(pod, view)]
+        local = knowledge.local.values()
+        if knowledge.opened:
+            # Nothing holds here: what was said stays said, and nothing new is, the taint's end included.
+            self._programmed.put([pod.uid for pod in local if pod.uid in self._programmed])
+            self._say_events(loop)
+            return
+        holding = [pod for pod in local if self._holds(pod, view)]
         new = self._programmed.put([pod.uid for pod in holding])
         if self._reporter is None:
             return
@@ -201,8 +213,12 @@ class Publisher:
         if not self._untainted:
             self._untainted = True
             self._reporter.untaint()
-        for event in self._events(loop):
-            self._reporter.say(event)
+        self._say_events(loop)
+
+    def _say_events(self, loop: Loop) -> None:
+        if self._reporter:
+            for event in self._events(loop):
+                self._reporter.say(event)
 
     def _events(self, loop: Loop) -> Iterator[Said]:
         """Policies that concern pods of this node, so that not every node of a cluster says the same."""

@@ -37,7 +37,7 @@ class Tales:
         self._reader: NflogReader | None = None
         self._lost_before = 0
 
-    def begin(self, group: int, stack: ExitStack) -> None:
+    def begin(self, group: int, stack: ExitStack, complain: Callable[[str], None] = log.warning) -> None:
         """Reads the log group until `stack` ends. Where another program has it, that is logged, and rules are none the
         worse for it."""
         try:
@@ -45,7 +45,7 @@ class Tales:
         except HostRefused as error:
             log.warning("denials are counted, but not told one by one", error=str(error))
             return
-        self._reader.follow(self._take, log.warning)
+        self._reader.follow(self._take, complain)
 
     def _take(self, packets: list[Logged]) -> None:
         assert self._reader

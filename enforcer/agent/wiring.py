@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import msgspec
@@ -49,6 +49,7 @@ from enforcer.remembered import Memory
 from enforcer.repair import Repairer
 from enforcer.resources import resources
 from enforcer.status import Denied
+from enforcer.steady import steady
 from enforcer.watch_files import FileWatcher
 from enforcer.watchers import Watchers
 from policy.cidr import Address
@@ -129,23 +130,25 @@ class Agent:
         """Everybody who tells the loop, or answers for it."""
         settings, put = self._settings, self.inbox.put
         if settings.listen:
-            sources = Sources(lambda: self.board.status, self._alive, self.metrics.page)
+            sources = Sources(lambda: self.board.status, self._ails, self.metrics.page)
             stack.enter_context(HttpServer(settings.listen, sources))
         stack.enter_context(LocalServer(settings.state_dir, self._answers))
-        self.tales.begin(settings.log_group, stack)
+        self.tales.begin(settings.log_group, stack, self._restarted)
         self.ender.start()
         stack.callback(self.ender.stop)
-        self._followers.append(stack.enter_context(links.HostLinks(put)))
+        host_links = stack.enter_context(links.HostLinks(put))
+        publisher.links_fail = lambda: host_links.failure or ""
+        self._followers.append(host_links)
         if settings.cni_results:
             self._followers.append(stack.enter_context(CniResults(put, Path(settings.cni_results))))
         if api:
-            watchers = Watchers(resources(settings.node), api, put)
+            watchers = Watchers(resources(settings.node), api, put, complain=self._restarted)
             publisher.count_watches(watchers)
             watchers.start()
             stack.callback(watchers.stop)
         elif read_files:
             files = FileWatcher(settings.files, read_files, settings.node, put)
-            Thread(target=files.run, name="files", daemon=True).start()
+            steady(files.run, "files", self._restarted).start()
             stack.callback(files.stop)
 
     def _make_ender(self) -> Ender:
@@ -161,14 +164,21 @@ class Agent:
 
     def _make_reporter(self, api: Api, stack: ExitStack) -> Reporter:
         reporter = Reporter(api, self._settings.node, self._settings.taint, _now, log.warning)
-        Thread(target=reporter.run, args=[Backoff(0.5, 60.0)], name="reports", daemon=True).start()
+        steady(partial(reporter.run, Backoff(0.5, 60.0)), "reports", self._restarted).start()
         stack.callback(reporter.end)
         return reporter
 
-    def _alive(self) -> bool:
+    def _restarted(self, why: str) -> None:
+        self.metrics.threads_restarted.inc()
+        log.error(why)
+
+    def _ails(self) -> str:
         """The loop turns, and nobody whom it hears things from has fallen silent by a defect: that would look like a
         node where nothing happens."""
-        return self._clock() - self.loop.turned < _LONGEST_TURN and all(each.alive for each in self._followers)
+        if self._clock() - self.loop.turned >= _LONGEST_TURN:
+            return "the loop has not turned for too long"
+        dead = [type(each).__name__ for each in self._followers if not each.alive]
+        return f"not followed any more: {', '.join(dead)}" if dead else ""
 
     def _denied(self) -> list[Denied]:
         return denied_packets(self.backend.families, self._pod_of)

@@ -176,6 +176,7 @@ def test_folder(tmp_path: Path) -> None:
     (tmp_path / "results" / "a").write_bytes(b"{")
     assert [type(event) for event in folder.changes()] == [AddressGone, Unreadable]
     (tmp_path / "results" / "a").unlink()
+    assert list(folder.changes()) == [AddressGone("a")], "it is not unreadable any more"
     assert not list(folder.changes())
     (tmp_path / "results" / "big").write_bytes(bytes((1 << 20) + 1))
     assert [event.file for event in folder.changes() if isinstance(event, Unreadable)] == ["big"]
