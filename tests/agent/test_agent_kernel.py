@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from policy.model import ContainerPort, Pod
 from tests.agent.node import Cluster, cluster_in, saved, until
 from tests.enforcer.test_kernel import API, DROPPED, OPEN, REJECTED, WorldOf, backends, world
 
+SYSTEMD = Path(__file__).parents[2] / "manifests" / "systemd"
 pytestmark = pytest.mark.kernel
 __all__ = ["world"]
 
@@ -66,6 +68,25 @@ def test_a_restart_with_nothing_changed_writes_nothing(cluster: Cluster) -> None
         assert saved(cluster.world) == before
         assert agent.applied() == []
         assert cluster.world.outcomes(WEB_TO_API, OTHER_TO_API) == [OPEN, REJECTED]
+
+
+@backends
+def test_what_closes_a_node_from_boot_on_is_taken_over(cluster: Cluster) -> None:
+    """After a reboot the kernel has no rules; manifests/systemd closes until the agent's first transaction."""
+    cluster.apply(API)
+    assert cluster.world.outcomes(WEB_TO_API, OTHER_TO_API) == [OPEN, OPEN], "why it is needed"
+    for family, prefix in ((4, "10.0.0.0/8"), (6, "fd00::/8")):
+        text = (SYSTEMD / f"closed.v{family}").read_text()
+        closed = re.sub(r"-([sd]) \S+", rf"-\1 {prefix}", text)
+        program = cluster.world.backend.program(family, "restore")  # type: ignore[arg-type]
+        cluster.world.lab.run("n1", [program, "--noflush"], stdin=closed)
+    assert cluster.world.outcomes(WEB_TO_API, OTHER_TO_API, FAR_TO_API_6) == [DROPPED] * 3
+    with cluster.agent() as agent:
+        assert cluster.world.outcomes(WEB_TO_API, OTHER_TO_API, FAR_TO_API_6) == [OPEN, REJECTED, REJECTED]
+        assert agent.metric("podfence_kernel_writes_failed_total") == 0
+        before = saved(cluster.world)
+    with cluster.agent() as agent:
+        assert saved(cluster.world) == before and agent.applied() == []
 
 
 @backends
