@@ -60,4 +60,6 @@ def agent_text(said: dict[str, Any]) -> str:
     isolated = ", ".join(f"{count} isolated for {direction}" for direction, count in said["isolated"].items())
     sizes = f"{sum(k['rules'] for k in kernel)} rules, {sum(k['entries'] for k in kernel)} entries"
     why = f"; waits for {said['waits_for'][0]}" if said["waits_for"] else ""
-    return f"{word:<10} {said['mode']}, {said['backend']}, {said['local_pods']} pods ({isolated}), {sizes}{why}"
+    closed = [*said.get("quarantined", ()), *(f"NetworkPolicy {key} (too large)" for key in said.get("too_large", ()))]
+    shut = f"; closed: {', '.join(closed)}" if closed else ""
+    return f"{word:<10} {said['mode']}, {said['backend']}, {said['local_pods']} pods ({isolated}), {sizes}{why}{shut}"

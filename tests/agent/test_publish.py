@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from enforcer.agent.board import AgentStatus, Board
@@ -15,6 +16,7 @@ from enforcer.agent.publish import Publisher
 from enforcer.agent.report import Reporter
 from enforcer.cni_cache import AddressGone, Unreadable
 from enforcer.ender import Counts
+from podfence.status import agent_text
 from policy.cidr import parse_address
 from policy.model import Namespace, NetworkPolicy, Pod
 from policy.selector import EVERYTHING
@@ -132,3 +134,10 @@ def test_links_that_cannot_be_read_and_cni_results_are_told(told: Told) -> None:
     told.world.inbox.put(AddressGone("result"))
     told.turn()
     assert told.board.status.problems == ()
+
+
+def test_the_status_line_names_what_is_closed() -> None:
+    status = AgentStatus(version="0", node="n1", backend="nft", mode="enforce", waits_for=())
+    said = replace(status, quarantined=("Pod shop/api",), too_large=("shop/large",))
+    assert agent_text(to_builtins(said)).endswith("; closed: Pod shop/api, NetworkPolicy shop/large (too large)")
+    assert "closed" not in agent_text(to_builtins(status))
