@@ -23,6 +23,7 @@ from enforcer.hostview import own_addresses
 from enforcer.keep import Keeper
 from enforcer.layout import NodeView
 from enforcer.modes import mode_of
+from enforcer.news import Kind
 from enforcer.repair import Repair, Repairer
 from enforcer.steps import Plan
 from policy.cidr import Address
@@ -96,6 +97,7 @@ class Loop:
         self._closed = frozenset[Address]()
         self._concern = NOTHING
         self._stopping = False
+        self._current = False
 
     def stop(self) -> None:
         """From any thread: `run` returns after the turn that is under way. Rules stay."""
@@ -108,6 +110,8 @@ class Loop:
     def turn(self, wait: float) -> None:
         """One batch, or one look around."""
         messages = self._inbox.drain(wait)
+        if messages:
+            self._current = False
         for _, message in messages:
             self.knowledge.take(message)
         self.knowledge.look_for_opening()
@@ -117,7 +121,19 @@ class Loop:
         elif self.view and not self.failing and now >= self._look_at:
             self._look_at = now + TURN
             self._look_around()
+        self._current = self.followed and not (self.failing or self.knowledge.changed or self._closed)
         self._observer.turned(self)
+
+    def programmed(self, kind: Kind, namespace: str, name: str) -> bool:
+        """Whether the kernel holds all that was heard up to that object: every earlier message of its kind is in force
+        too, and a pod of this node is no longer closed. Any thread may ask; a busy loop says no."""
+        if not self.knowledge.heard.knows(kind, namespace, name):
+            return False
+        key, view = f"{namespace}/{name}", self.view
+        # In this order: what is known now is not in the kernel before the loop says again that all is.
+        if kind == "Pod" and key in self.knowledge.local and (view is None or view.attachment(key) is None):
+            return False
+        return self._current
 
     def _is_due(self, now: float) -> bool:
         knowledge = self.knowledge

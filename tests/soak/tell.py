@@ -1,0 +1,50 @@
+"""A report as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tests.soak.run import Report
+
+_SHOWN = 5
+
+
+def lines(report: Report) -> Iterator[str]:
+    counts = report.counts
+    yield (
+        f"{counts.get('judged', 0):,} probes in {report.seconds:.0f} s ({counts.get('judged', 0) / report.seconds:.0f} a "
+        f"second), {counts.get('passed', 0):,} of which passed: {len(report.wrong)} wrong verdicts"
+    )
+    yield (
+        f"while something was in transition: {counts.get('in a transition', 0):,}; of those either verdict was right "
+        f"for {counts.get('with either verdict', 0):,}; beside damage, so not judged: {counts.get('beside damage', 0):,}"
+    )
+    yield f"transitions: {_spread(report.widths)}; repairs: {_spread(report.repairs)}"
+    yield "changes: " + _counted(report.changes)
+    yield "faults: " + _counted(report.faults)
+    for node in report.before:
+        yield f"{node} after the warm-up: {report.before[node]}"
+        if node in report.after:
+            yield f"{node} at the end:        {report.after[node]}"
+    for title, found in (
+        ("wrong", report.wrong),
+        ("longer than its bound", report.overdue),
+        ("not flat", report.grown),
+        ("failed", report.failures),
+    ):
+        for each in found[:_SHOWN] if title != "failed" else found:
+            yield f"{title}: {each}"
+        if len(found) > _SHOWN:
+            yield f"{title}: {len(found)} in all"
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    """Sorted ones."""
+    if not seconds:
+        return "none"
+    p50, p99 = (seconds[min(len(seconds) - 1, int(len(seconds) * share))] for share in (0.5, 0.99))
+    return f"{len(seconds)}, p50 {p50 * 1000:.0f} ms, p99 {p99:.2f} s, longest {seconds[-1]:.2f} s"
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in sorted(counts.items())) or "none"
