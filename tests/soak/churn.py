@@ -19,7 +19,7 @@ from tests.soak.station import Station
 
 ANCHORS = 2  # pods of each node that stay
 FEWEST, MOST = 15, 30
-POLICIES = 14
+POLICIES = 15  # at most
 _HOSTS = range(10, 60)  # of a node's block; addresses come around as a plugin's do
 
 Op = Callable[[], str]
@@ -67,8 +67,8 @@ class Churn:
             self._add_pod: 3 if pods < FEWEST else 1,
             self._remove_pod: 0 if pods <= FEWEST or not self.wait else 3 if pods > MOST else 1,
             self._relabel: 3,
-            self._put_policy: 4,
-            self._delete_policy: 0 if len(self.cluster.objects["NetworkPolicy"]) < 3 else 2,
+            self._put_policy: 5,
+            self._delete_policy: 0 if len(self.cluster.objects["NetworkPolicy"]) < 8 else 2,
             self._label_namespace: 1,
             self._take_namespace: 0.3,
         }

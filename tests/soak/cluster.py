@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,11 @@ from tests.soak.timeline import Change, Timeline
 MODES: dict[str, Mode] = {"n1": "nft", "n2": "legacy", "n3": "nft"}
 PATHS = {"Pod": PODS, "NetworkPolicy": POLICIES, "Namespace": NAMESPACES}
 FAMILIES = (4, 6)
-BOUND = 5.0  # seconds, of a transition while agents run and the API server answers
 _GIVE_UP = 60.0
 _HISTORY = 300  # events that can still be watched from
-_NODE = '{{apiVersion: v1, kind: Node, metadata: {{name: n{0}}}, spec: {{podCIDRs: [10.244.{0}.0/24, "fd00:10:244:{0}::/64"]}}}}'
+_NODE = """
+{{apiVersion: v1, kind: Node, metadata: {{name: n{0}}}, spec: {{podCIDRs: [10.244.{0}.0/24, "fd00:10:244:{0}::/64"]}}}}
+"""
 Key = tuple[str, str]
 Saved = tuple[Any, dict[str, dict[Key, Object]], dict[str, Key]]
 
@@ -119,8 +120,8 @@ class SoakCluster:
             self.agents[node] = Agents(lab, node, place, kubeconfig(place, self.servers[node]))
 
     def change(
-        self, what: str, puts: list[Object] = [], deletes: list[tuple[str, Key]] = [], wait: bool = True
-    ) -> None:  # noqa: B006
+        self, what: str, puts: Sequence[Object] = (), deletes: Sequence[tuple[str, Key]] = (), wait: bool = True
+    ) -> None:
         """Sends it, then waits until every agent has it, unless that is to be done by `settle` later."""
         kinds = sorted({each["kind"] for each in puts} | {kind for kind, _ in deletes})
         for each in puts:
@@ -128,7 +129,7 @@ class SoakCluster:
         for kind, key in deletes:
             del self.objects[kind][key]
         new = {kind: list(self.objects[kind].values()) for kind in kinds}
-        self.pending.append(self.timeline.begin(what, time.monotonic(), BOUND + self._slack, new))
+        self.pending.append(self.timeline.begin(what, time.monotonic(), self._slack, new))
         for each in puts:
             self._put(each)
         for kind, key in deletes:
@@ -165,7 +166,7 @@ class SoakCluster:
         """Transitions that begin meanwhile, and those under way, may take so much longer."""
         self._slack += seconds
         for each in self.pending:
-            each.bound += seconds
+            each.slack += seconds
         try:
             yield
         finally:
@@ -205,7 +206,7 @@ class SoakCluster:
         backup, objects, self._barriers = saved
         self.objects = {kind: dict(found) for kind, found in objects.items()}
         new = {kind: list(found.values()) for kind, found in self.objects.items()}
-        self.pending.append(self.timeline.begin(what, time.monotonic(), BOUND + self._slack, new))
+        self.pending.append(self.timeline.begin(what, time.monotonic(), self._slack, new))
         self.history.restore(backup)
 
     def send_barriers(self) -> None:
@@ -223,7 +224,7 @@ def model_of(tree: Object) -> Pod:
 
 @contextmanager
 def soak_lab(name: str, attach: Attach) -> Iterator[Lab]:
-    nodes = "\n---\n".join(_NODE.format(number) for number in range(1, len(MODES) + 1))
+    nodes = "---".join(_NODE.format(number) for number in range(1, len(MODES) + 1))
     with Lab(name, read_documents(nodes.encode(), "soak").cluster, attach=attach) as lab:
         for node in MODES:
             with lab.inside(node):

@@ -1,4 +1,4 @@
-"""What breaks: agents, the API server, and what others do to a node. Each fault is over, and made good, when it returns."""
+"""What breaks: agents, the API server, and what others do to a node. Each is made good when its function returns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 
-from tests.api.server import Talk
+from tests.api.server import Server, Talk
 from tests.soak.churn import Churn
 from tests.soak.cluster import MODES, Agents, SoakCluster
 
@@ -173,35 +173,28 @@ class Faults:
         with self.cluster.slower(_API_AWAY):
             with self._answering(Talk.reset, [*MODES]):
                 self.cluster.restore("an older backup is read in", saved)
-                newest = self.cluster.history.number
+                newest, follows = self.cluster.history.number, set[tuple[Server, str]]()
 
                 def too_large(talk: Talk) -> None:
                     number = self.cluster.history.number_of(talk.query.get("resourceVersion", ""))
                     if number is not None and number > newest:
                         talk.refuse(504, "Timeout", "Too large resource version", "ResourceVersionTooLarge")
-                    else:
-                        talk.answer()
+                        return
+                    if talk.watching and number == newest:
+                        follows.add((talk.server, talk.title))
+                    talk.answer()
 
                 time.sleep(0.3)
+            # Barriers are not as they were either: nothing is sent before every agent has listed anew.
             with self._answering(too_large, [*MODES]):
-                self._wait_listed()
+                deadline = time.monotonic() + _API_AWAY
+                while len(follows) < len(MODES) * len(_KINDS):
+                    if time.monotonic() > deadline:
+                        raise RuntimeError("an agent goes on watching an API server that was restored")
+                    time.sleep(0.01)
             self.cluster.send_barriers()
             self.cluster.settle()
         return "API server restored from a backup"
-
-    def _wait_listed(self) -> None:
-        """Until every agent has asked for everything again."""
-        asked = [
-            (server, f"list {kind}", server.requests[f"list {kind}"])
-            for server in self.cluster.servers.values()
-            for kind in _KINDS[:3]
-        ]
-        deadline = time.monotonic() + _API_AWAY
-        while any(server.requests[title] == before for server, title, before in asked):
-            if time.monotonic() > deadline:
-                raise RuntimeError("an agent goes on watching an API server that was restored")
-            time.sleep(0.01)
-        time.sleep(0.1)  # the answer
 
     def _cut(self) -> None:
         for server in self.cluster.servers.values():
@@ -237,8 +230,8 @@ class Faults:
         return "sets destroyed"
 
     def _damaged(self, agent: Agents, what: str, spoil: Callable[[], object], met: bool = True) -> None:
-        """Until the agent says that it is repaired. Where it is not sure that a packet could have `met` it, such as in a
-        set that rules no longer look in, and nobody repairs it, it was no damage from then on."""
+        """Until the agent says that it is repaired. Where it is not sure that a packet could have `met` it (a set that
+        rules no longer look in), and nobody repairs it, it was no damage from then on."""
         before = agent.count(_REPAIRED)
         damage = self.cluster.timeline.damage(agent.node, what, time.monotonic(), REPAIRED_WITHIN)
         spoil()

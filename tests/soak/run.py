@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,7 +30,7 @@ Say = Callable[[str], None]
 
 
 class Report(Struct):
-    """What a soak saw. `wrong` are verdicts, `overdue` transitions, `grown` what is not flat, `failures` of the soak."""
+    """What a soak saw. `wrong` are verdicts, `overdue` transitions, `grown` what is not flat; `failures` end a soak."""
 
     seed: int
     attach: str
@@ -37,6 +39,7 @@ class Report(Struct):
     changes: dict[str, int]
     faults: dict[str, int]
     widths: list[float]
+    widths_beside_faults: list[float]
     repairs: list[float]
     before: dict[str, Taken]
     after: dict[str, Taken]
@@ -82,8 +85,6 @@ class Soak:
         except Exception as error:  # whatever it is, what was seen by then is told
             self.failures.append(f"{type(error).__name__}: {error}")
             if not isinstance(error, RuntimeError):
-                import traceback
-
                 self.failures.append(traceback.format_exc())
         finally:
             self.probes.stop()
@@ -137,6 +138,7 @@ class Soak:
             dict(self.churn.counts),
             dict(self.faults.counts) | {"agents started": sum(a.starts for a in self.cluster.agents.values())},
             sorted(timeline.widths),
+            sorted(timeline.widths_beside_faults),
             sorted(each for _, each in timeline.repairs),
             before,
             after,
@@ -163,8 +165,6 @@ def soak(minutes: float, seed: int, attach: Attach = "routed", rate: float = RAT
     with ExitStack() as stack:
         report = Soak(seed, attach, rate, folder, stack, say).run(minutes)
     if report.good:
-        import shutil
-
         shutil.rmtree(folder, ignore_errors=True)
     else:
         print(f"logs of the agents: {folder}", file=sys.stderr)

@@ -6,20 +6,23 @@ from collections.abc import Iterator, Sequence
 
 from tests.soak.run import Report
 
+COUNTED = ("judged", "passed", "in a transition", "with either verdict", "beside damage")
 _SHOWN = 5
 
 
 def lines(report: Report) -> Iterator[str]:
-    counts = report.counts
+    judged, passed, moving, either, beside = (report.counts.get(each, 0) for each in COUNTED)
     yield (
-        f"{counts.get('judged', 0):,} probes in {report.seconds:.0f} s ({counts.get('judged', 0) / report.seconds:.0f} a "
-        f"second), {counts.get('passed', 0):,} of which passed: {len(report.wrong)} wrong verdicts"
+        f"{judged:,} probes in {report.seconds:.0f} s ({judged / report.seconds:.0f} a second), {passed:,} of which "
+        f"passed: {len(report.wrong)} wrong verdicts"
     )
     yield (
-        f"while something was in transition: {counts.get('in a transition', 0):,}; of those either verdict was right "
-        f"for {counts.get('with either verdict', 0):,}; beside damage, so not judged: {counts.get('beside damage', 0):,}"
+        f"while something was in transition: {moving:,}; of those either verdict was right for {either:,}; "
+        f"beside damage, so either was: {beside:,}"
     )
-    yield f"transitions: {_spread(report.widths)}; repairs: {_spread(report.repairs)}"
+    yield f"transitions: {_spread(report.widths)}"
+    yield f"transitions beside faults: {_spread(report.widths_beside_faults)}"
+    yield f"repairs: {_spread(report.repairs)}"
     yield "changes: " + _counted(report.changes)
     yield "faults: " + _counted(report.faults)
     for node in report.before:
