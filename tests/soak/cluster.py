@@ -107,6 +107,7 @@ class SoakCluster:
         fixed = api_objects(lab.cluster)["items"]
         self.judge = Judge(self.timeline, fixed, {})
         self.pending: list[Change] = []
+        self._new: set[Key] = set()  # pods that pending changes add
         self._barriers: dict[str, Key] = {}
         self._barrier = 0
         self._slack = 0.0  # what faults add to the bound of transitions
@@ -124,6 +125,7 @@ class SoakCluster:
     ) -> None:
         """Sends it, then waits until every agent has it, unless that is to be done by `settle` later."""
         kinds = sorted({each["kind"] for each in puts} | {kind for kind, _ in deletes})
+        self._new |= {_key(each) for each in puts if each["kind"] == "Pod" and _key(each) not in self.objects["Pod"]}
         for each in puts:
             self.objects[each["kind"]][_key(each)] = each
         for kind, key in deletes:
@@ -139,15 +141,25 @@ class SoakCluster:
         if wait:
             self.settle()
 
+    def settle_all(self, what: str) -> None:
+        """Every kind is followed, whether anything of it changed or not."""
+        self.pending.append(self.timeline.begin(what, time.monotonic(), self._slack, {}, frozenset(PATHS)))
+        self.send_barriers()
+        self.settle()
+
     def settle(self) -> None:
         """Every agent has everything. RuntimeError where that is not to be."""
         if not self.pending:
             return
         deadline = time.monotonic() + _GIVE_UP
-        left = [(agent, kind) for agent in self.agents.values() for kind in self._kinds_pending()]
+        kinds = {kind for change in self.pending for kind in change.kinds}
+        left = [(agent, kind, self._barriers[kind]) for agent in self.agents.values() for kind in kinds]
+        # A new pod may be known, and closed for the moment since its interface is not.
+        pods = self.objects["Pod"]
+        left += [(self.agents[pods[key]["spec"]["nodeName"]], "Pod", key) for key in self._new if key in pods]
         while left:
-            agent, kind = left[-1]
-            if agent.programmed(kind, self._barriers[kind]):
+            agent, kind, key = left[-1]
+            if agent.programmed(kind, key):
                 left.pop()
                 continue
             agent.check()
@@ -155,11 +167,8 @@ class SoakCluster:
                 raise RuntimeError(f"{agent.node} has not {self.pending[0].what} after {_GIVE_UP:g} s: {agent.tail()}")
             time.sleep(0.004)
         self.timeline.finish(self.pending, time.monotonic())
-        self.pending = []
+        self.pending, self._new = [], set()
         self._trim()
-
-    def _kinds_pending(self) -> set[str]:
-        return {kind for change in self.pending for kind in change.kinds}
 
     @contextmanager
     def slower(self, seconds: float) -> Iterator[None]:

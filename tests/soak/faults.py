@@ -91,11 +91,7 @@ class Faults:
             time.sleep(self.rng.uniform(0.2, 2))
             agent.process.kill()  # type: ignore[union-attr]
             agent.start()
-        self.cluster.change("an agent is back", [self._same()], wait=True)
-
-    def _same(self) -> dict[str, object]:
-        """An object as it is: nothing changes, but to have it takes an agent that has all before it."""
-        return self.rng.choice([*self.cluster.objects["Pod"].values()])
+        self.cluster.settle_all("an agent is back")
 
     @contextmanager
     def _answering(self, fault: Callable[[Talk], None], nodes: list[str]) -> Iterator[None]:
@@ -117,7 +113,7 @@ class Faults:
             with self._answering(fault, self._some_nodes()):
                 self._some_changes()
                 time.sleep(self.rng.uniform(0.2, most))
-            self.cluster.settle()
+            self.cluster.settle_all("the API server is well again")
 
     def _api_away(self) -> str:
         self._broken(Talk.reset, 4)
@@ -144,7 +140,7 @@ class Faults:
             self.cluster.history.compact()
             self._cut()
             self._some_changes(1)
-            self.cluster.settle()
+            self.cluster.settle_all("watches go on")
         return "watches expired (410)"
 
     def _garbage(self) -> str:
@@ -160,7 +156,7 @@ class Faults:
                     server.faults[f"watch {kind}"].append(garbage)
             self._cut()
             self._some_changes()
-            self.cluster.settle()
+            self.cluster.settle_all("watches go on")
         for server in self.cluster.servers.values():
             server.faults.clear()
         return "garbage in a watch"
@@ -211,7 +207,9 @@ class Faults:
         agent = self._agent(spared=True)
         entries = [line.split()[1:3] for line in agent.run("ipset", "save").splitlines() if line.startswith("add pf-")]
         known = [each for each in entries if each[0].endswith("-known")]
-        name, member = self.rng.choice(known if self.rng.random() < 0.5 else entries)
+        if not entries:
+            return "sets left alone"
+        name, member = self.rng.choice(known if known and self.rng.random() < 0.5 else entries)
         argv = ("flush", name) if self.rng.random() < 0.5 else ("del", name, member)
         self._damaged(agent, f"ipset {' '.join(argv)}", lambda: agent.run("ipset", *argv), met=name.endswith("-known"))
         return "sets flushed"

@@ -60,7 +60,10 @@ class Timeline:
         self._oldest: Versions = self.now  # before the first change that is remembered
         self._count = 0
 
-    def begin(self, what: str, sent: float, slack: float, new: dict[str, list[Object]]) -> Change:
+    def begin(
+        self, what: str, sent: float, slack: float, new: dict[str, list[Object]], kinds: frozenset[str] = frozenset()
+    ) -> Change:
+        """`new` objects of some kinds; `kinds` are others that are to be waited for too."""
         with self.lock:
             versions = list(self.now)
             for kind, objects in new.items():
@@ -68,7 +71,7 @@ class Timeline:
                 versions[at] += 1
                 self.objects[kind, versions[at]] = objects
             self._count += 1
-            change = Change(self._count, what, sent, tuple(versions), frozenset(new), slack)
+            change = Change(self._count, what, sent, tuple(versions), kinds.union(new), slack)
             self.now = change.versions
             self.changes.append(change)
             return change
