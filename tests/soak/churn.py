@@ -67,7 +67,7 @@ class Churn:
             self._add_pod: 3 if pods < FEWEST else 1,
             self._remove_pod: 0 if pods <= FEWEST or not self.wait else 3 if pods > MOST else 1,
             self._relabel: 3,
-            self._put_policy: 5,
+            self.put_policy: 5,
             self._delete_policy: 0 if len(self.cluster.objects["NetworkPolicy"]) < 8 else 2,
             self._label_namespace: 1,
             self._take_namespace: 0.3,
@@ -79,7 +79,7 @@ class Churn:
 
     def harmless(self) -> None:
         """What needs no lab, so that it can be taken back."""
-        op = self.rng.choice([self._relabel, self._put_policy, self._label_namespace])
+        op = self.rng.choice([self._relabel, self.put_policy, self._label_namespace])
         self.counts[op()] += 1
 
     def _add_pod(self) -> str:
@@ -142,7 +142,7 @@ class Churn:
         self.cluster.change(f"pod {'/'.join(key)}: {tree['metadata']['labels']}", [tree], wait=self.wait)
         return "pods relabelled"
 
-    def _put_policy(self) -> str:
+    def put_policy(self) -> str:
         names = [(space, f"policy-{number}") for space in NAMESPACES for number in range(POLICIES // len(NAMESPACES))]
         space, name = self.rng.choice(names)
         pods = self.cluster.objects["Pod"].values()

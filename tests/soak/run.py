@@ -65,8 +65,8 @@ class Soak:
         self.failures: list[str] = []
         stack.callback(self._end_agents)
 
-    def run(self, minutes: float) -> Report:
-        began = time.monotonic()
+    def begin(self) -> None:
+        """Agents enforce, and probes are on their way."""
         add_fixed_stations(self.cluster.lab, self.probes)
         self.churn.populate()
         for agent in self.cluster.agents.values():
@@ -74,6 +74,10 @@ class Soak:
         with self.cluster.slower(30):
             self.cluster.settle()
         self.probes.start()
+
+    def run(self, minutes: float) -> Report:
+        began = time.monotonic()
+        self.begin()
         before: dict[str, Taken] = {}
         after: dict[str, Taken] = {}
         total = minutes * 60
