@@ -51,7 +51,6 @@ class Agents:
         self.world = World(lab, self.backend)
         self.starts = 0
         self.process: AgentProcess | None = None
-        self._read: dict[Path, int] = {}
 
     def start(self) -> None:
         self.starts += 1
@@ -78,9 +77,18 @@ class Agents:
         except HostRefused:
             return False
 
-    def count(self, text: bytes) -> int:
-        """How often the log of the present process says `text`."""
-        return self.process.log.read_bytes().count(text) if self.process else 0
+    @property
+    def told(self) -> int:
+        """How much its present log holds."""
+        return self.process.log.stat().st_size if self.process else 0
+
+    def count(self, text: bytes, since: int) -> int:
+        """How often its log has said `text` since it was so long."""
+        if self.process is None:
+            return 0
+        with self.process.log.open("rb") as log:
+            log.seek(since)
+            return log.read().count(text)
 
     def tail(self, lines: int = 15) -> str:
         logs = sorted(self.folder.glob("agent-*.log"), key=lambda path: path.stat().st_mtime)[-2:]

@@ -230,11 +230,11 @@ class Faults:
     def _damaged(self, agent: Agents, what: str, spoil: Callable[[], object], met: bool = True) -> None:
         """Until the agent says that it is repaired. Where it is not sure that a packet could have `met` it (a set that
         rules no longer look in), and nobody repairs it, it was no damage from then on."""
-        before = agent.count(_REPAIRED)
+        before = agent.told
         damage = self.cluster.timeline.damage(agent.node, what, time.monotonic(), REPAIRED_WITHIN)
         spoil()
         spoilt = time.monotonic()
-        while agent.count(_REPAIRED) == before:
+        while not agent.count(_REPAIRED, before):
             agent.check()
             if not met and time.monotonic() - spoilt > REPAIRED_WITHIN - 1:
                 self.cluster.timeline.unmet(damage, time.monotonic())
@@ -243,11 +243,11 @@ class Faults:
                 raise RuntimeError(f"{what} on {agent.node} was not repaired: {agent.tail()}")
             time.sleep(0.01)
         # More than one repair, where it was noticed before all of it was done.
-        seen, quiet = agent.count(_REPAIRED), time.monotonic()
+        seen, quiet = agent.count(_REPAIRED, before), time.monotonic()
         end = quiet
         while time.monotonic() - quiet < 0.4:
             time.sleep(0.02)
-            if (now := agent.count(_REPAIRED)) != seen:
+            if (now := agent.count(_REPAIRED, before)) != seen:
                 seen, quiet = now, time.monotonic()
                 end = quiet
         self.cluster.timeline.repaired(damage, end)

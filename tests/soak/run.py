@@ -23,7 +23,7 @@ from tests.soak.flat import Taken, grown, taken
 from tests.soak.probes import Probes
 
 RATE = 800.0
-FAULTS = 0.25  # of the turns
+FAULTS = 0.15  # of the turns
 _SHOWN = 5
 _AGAIN = 10.0  # seconds for what is left behind to be tidied up
 Say = Callable[[str], None]
@@ -63,6 +63,7 @@ class Soak:
         self.churn = Churn(self.cluster, self.probes, self.rng)
         self.faults = Faults(self.cluster, self.churn, self.rng)
         self.failures: list[str] = []
+        os.environ["PODFENCE_DEBUG"] = "1"  # an agent that ends by itself shows where
         stack.callback(self._end_agents)
 
     def begin(self) -> None:
@@ -98,7 +99,7 @@ class Soak:
         told = time.monotonic()
         while time.monotonic() < until and not self.probes.failures:
             (self.faults if self.rng.random() < FAULTS else self.churn).turn()
-            time.sleep(self.rng.uniform(0, 0.3))
+            time.sleep(self.rng.uniform(0, 0.2))
             if time.monotonic() - told > 30:
                 told = time.monotonic()
                 self.say(self._line())
