@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 from pyroute2 import IPRoute
@@ -218,11 +219,14 @@ def _node(backend: Backend) -> Iterator[tuple[Cluster, list[Pod]]]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak.arrivals", description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--record", type=Path, help="a JSON file for what was found")
     asked = parser.parse_args()
     found = []
     for mode in ("nft", "legacy"):
         found.append(arrivals(mode, asked.rounds))
         print(found[-1], flush=True)
+    if asked.record:
+        asked.record.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     return int(any(each.forbidden_arrived for each in found))
 
 

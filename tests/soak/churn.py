@@ -52,14 +52,16 @@ class Churn:
 
     def rest(self) -> None:
         """As after `populate`: what is left in the kernel then has to be the same each time."""
-        objects = self.cluster.objects
-        policies = [("NetworkPolicy", key) for key in objects["NetworkPolicy"]]
-        if policies:
-            self.cluster.change("no policies", deletes=policies)
+        objects, change = self.cluster.objects, self.cluster.change
+        # One by one: between two of them there is a state of its own.
+        for key in [*objects["NetworkPolicy"]]:
+            change(f"policy {'/'.join(key)} is gone", deletes=[("NetworkPolicy", key)])
         for key in [key for key in objects["Pod"] if key not in self._anchors]:
             self._end(key)
-        anchors = [_relabelled(objects["Pod"][key], {"app": "x"}) for key in self._anchors]
-        self.cluster.change("labels at rest", [*anchors, *(_space(name, {}) for name in NAMESPACES)])
+        for key in sorted(self._anchors):
+            change(f"labels of {'/'.join(key)} at rest", [_relabelled(objects["Pod"][key], {"app": "x"})])
+        for name in NAMESPACES:
+            change(f"labels of {name} at rest", [_space(name, {})])
 
     def turn(self) -> None:
         pods = len(self.cluster.objects["Pod"])

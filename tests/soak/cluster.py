@@ -131,7 +131,8 @@ class SoakCluster:
     def change(
         self, what: str, puts: Sequence[Object] = (), deletes: Sequence[tuple[str, Key]] = (), wait: bool = True
     ) -> None:
-        """Sends it, then waits until every agent has it, unless that is to be done by `settle` later."""
+        """Sends it, then waits until every agent has it, unless that is to be done by `settle` later. Where probes are
+        on their way it is of one object: between two there is a state of its own."""
         kinds = sorted({each["kind"] for each in puts} | {kind for kind, _ in deletes})
         self._new |= {_key(each) for each in puts if each["kind"] == "Pod" and _key(each) not in self.objects["Pod"]}
         for each in puts:

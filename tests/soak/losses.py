@@ -19,6 +19,7 @@ from itertools import count
 from pathlib import Path
 from random import Random
 
+import msgspec
 from msgspec import Struct
 
 from enforcer.agent.serve_local import ask
@@ -203,12 +204,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak.losses", description=__doc__)
     parser.add_argument("--changes", type=int, default=CHANGES)
     parser.add_argument("--restarts", type=int, default=RESTARTS)
+    parser.add_argument("--record", type=Path, help="a JSON file for what was found")
     asked = parser.parse_args()
     found = []
     for mode in ("nft", "legacy"):
         for each in (changes(mode, asked.changes), restarts(mode, asked.restarts)):
             print(each, flush=True)
             found.append(each)
+    if asked.record:
+        asked.record.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     return int(any(each.lost or each.lost_open for each in found))
 
 

@@ -45,8 +45,12 @@ def _spread(seconds: Sequence[float]) -> str:
     """Sorted ones."""
     if not seconds:
         return "none"
-    p50, p99 = (seconds[min(len(seconds) - 1, int(len(seconds) * share))] for share in (0.5, 0.99))
+    p50, p99 = percentile(seconds, 0.5), percentile(seconds, 0.99)
     return f"{len(seconds)}, p50 {p50 * 1000:.0f} ms, p99 {p99:.2f} s, longest {seconds[-1]:.2f} s"
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 def _counted(counts: dict[str, int]) -> str:
