@@ -57,7 +57,7 @@ class Churn:
         for key in [*objects["NetworkPolicy"]]:
             change(f"policy {'/'.join(key)} is gone", deletes=[("NetworkPolicy", key)])
         for key in [key for key in objects["Pod"] if key not in self._anchors]:
-            self._end(key)
+            self._end(key, wait=True)
         for key in sorted(self._anchors):
             change(f"labels of {'/'.join(key)} at rest", [_relabelled(objects["Pod"][key], {"app": "x"})])
         for name in NAMESPACES:
@@ -125,15 +125,16 @@ class Churn:
         raise AssertionError("no address is free")
 
     def _remove_pod(self) -> str:
-        self._end(self.rng.choice([key for key in self.cluster.objects["Pod"] if key not in self._anchors]))
+        key = self.rng.choice([key for key in self.cluster.objects["Pod"] if key not in self._anchors])
+        self._end(key, wait=self.rng.random() < 0.5)
         return "pods removed"
 
-    def _end(self, key: Key) -> None:
+    def _end(self, key: Key, wait: bool) -> None:
         """As a kubelet ends one: marked, then its namespace and veth go, then the object."""
         tree = self.cluster.objects["Pod"][key]
         place = "/".join(key)
         leaving = {**tree, "metadata": {**tree["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}
-        self.cluster.change(f"pod {place} is to end", [leaving], wait=self.rng.random() < 0.5)
+        self.cluster.change(f"pod {place} is to end", [leaving], wait=wait)
         self.probes.remove(place)
         self.cluster.lab.remove(place)
         self.cluster.change(f"pod {place} is gone", deletes=[("Pod", key)])

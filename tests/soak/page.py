@@ -33,7 +33,7 @@ def _read(name: str, kind: type[_Found]) -> _Found:
     return msgspec.json.decode((RESULTS / name).read_bytes(), type=kind)
 
 
-def _soaks() -> list[Report]:
+def soaks() -> list[Report]:
     return [_read(path.name, Report) for path in sorted(RESULTS.glob("soak-*.json"), reverse=True)]
 
 
@@ -43,7 +43,7 @@ def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _side_by_side(rows: Iterable[tuple[str, Callable[[Report], str]]]) -> str:
-    reports = _soaks()
+    reports = soaks()
     head = ["", *(f"{report.attach}, seed {report.seed}" for report in reports)]
     return _rows(head, ([what, *map(tell, reports)] for what, tell in rows))
 
@@ -84,7 +84,7 @@ def _times() -> str:
 
 
 def _happened() -> str:
-    reports = _soaks()
+    reports = soaks()
     names = sorted({name for report in reports for name in report.changes | report.faults})
     return _side_by_side([(name, _happened_in(name)) for name in names])
 
@@ -95,7 +95,7 @@ def _happened_in(name: str) -> Callable[[Report], str]:
 
 def _flat() -> str:
     rows = []
-    for report in _soaks():
+    for report in soaks():
         for node, was in report.before.items():
             now = report.after[node]
             pairs = [

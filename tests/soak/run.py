@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sys
@@ -83,7 +84,8 @@ class Soak:
         after: dict[str, Taken] = {}
         total = minutes * 60
         try:
-            self._happen(began + min(60.0, total / 4))
+            # Counted in turns, so that what happens after it does not depend on how fast the machine is.
+            self._happen(began + total, turns=int(min(60.0, total / 6)))
             before = self._at_rest()
             self._happen(began + total)
             after = self._at_rest()
@@ -95,9 +97,11 @@ class Soak:
             self.probes.stop()
         return self._report(time.monotonic() - began, before, after)
 
-    def _happen(self, until: float) -> None:
+    def _happen(self, until: float, turns: int | None = None) -> None:
         told = time.monotonic()
-        while time.monotonic() < until and not self.probes.failures:
+        for turn in itertools.count():
+            if turn == turns or time.monotonic() >= until or self.probes.failures:
+                return
             (self.faults if self.rng.random() < FAULTS else self.churn).turn()
             time.sleep(self.rng.uniform(0, 0.2))
             if time.monotonic() - told > 30:
