@@ -33,6 +33,7 @@ from policy.model import Pod
 # How long a turn waits for messages; others' changes are looked for as often.
 TURN = 0.2
 _FIRST_RETRY, _LAST_RETRY = 0.2, 10.0
+_ALL_FLOWS = Concern(everything=True, restores=True)
 
 
 class Flows(Protocol):
@@ -161,7 +162,7 @@ class Loop:
             )
             self._check()
             plans = self.keeper.bring(view)
-            self._seen()
+            self._seen(plans)
         except HostRefused as error:
             self._fail(error)
             return
@@ -198,8 +199,10 @@ class Loop:
         self._nudge(self.knowledge.unattached)
         try:
             self._check()
-            if any(self.keeper.tidy()):
-                self._seen()
+            if self._concern and self.view:
+                self._end_flows(self.view)
+            if any(plans := self.keeper.tidy()):
+                self._seen(plans)
         except HostRefused as error:
             self._fail(error)
 
@@ -207,12 +210,15 @@ class Loop:
         """Undoes what others did; before each change of our own, behind which it would hide."""
         if self._repairer and (repairs := self._repairer.check()):
             self._observer.repaired(repairs)
+            # Connections may have been opened meanwhile that no rule allows.
+            self._concern = self._concern.joined(_ALL_FLOWS)
 
-    def _seen(self) -> None:
-        """What there is now is our own doing."""
+    def _seen(self, plans: tuple[Plan, ...]) -> None:
+        """What there is now is our own doing, as far as these plans do it."""
         if self._repairer is None:
             self._repairer = self._make_repairer(self.keeper)
-        self._repairer.ours()
+        else:
+            self._repairer.ours(plans)
 
     def _fail(self, error: HostRefused) -> None:
         self.failing = str(error)

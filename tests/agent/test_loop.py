@@ -277,3 +277,21 @@ def test_a_pod_is_not_programmed_while_it_is_closed(tmp_path: Path) -> None:
     world.say(replace(pod, labels={"other": "label"}))
     world.turn()
     assert not world.loop.programmed("Pod", pod.namespace, pod.name)
+
+
+def test_flows_that_others_let_in_are_looked_at_once_the_rules_are_repaired(tmp_path: Path) -> None:
+    world, pods = synced(tmp_path)
+    told = len(world.flows.told)
+    for plane in world.kernel.planes.values():
+        plane.chains[names.FORWARD] = ()
+    world.drift.drifted = True
+    world.turn(1)
+    assert world.notes.repairs and [each.everything for each in world.flows.told[told:]] == [True]
+    world.turn(1)
+    assert len(world.flows.told) == told + 1, "once"
+    for plane in world.kernel.planes.values():
+        plane.chains[names.FORWARD] = ()
+    world.drift.drifted = True
+    world.say(replace(pods[0], labels={"other": "label"}))
+    world.turn()
+    assert world.flows.told[-1].everything, "a change of our own found it"
