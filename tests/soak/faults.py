@@ -20,6 +20,7 @@ from tests.soak.cluster import MODES, Agents, SoakCluster
 SPARED = "n3"  # its agent lives as long as the run, so that what it takes can be compared
 REPAIRED_WITHIN = 3.0
 _AGENT_AWAY, _API_AWAY = 20.0, 25.0  # what these add to the bound of a transition
+_QUIET = 1.5
 _KINDS = ("pods", "namespaces", "networkpolicies", "nodes")
 _REPAIRED = b"they are repaired"
 
@@ -205,6 +206,8 @@ class Faults:
 
     def _sets_spoiled(self) -> str:
         agent = self._agent(spared=True)
+        # What is done to sets while podfence writes is noticed when everything is read back, once a minute.
+        time.sleep(_QUIET)
         entries = [line.split()[1:3] for line in agent.run("ipset", "save").splitlines() if line.startswith("add pf-")]
         known = [each for each in entries if each[0].endswith("-known")]
         if not entries:
