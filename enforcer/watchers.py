@@ -12,6 +12,7 @@ from enforcer.news import News
 from enforcer.pace import USUAL, Pace
 from enforcer.resources import Resource
 from enforcer.watch import Server, Watcher
+from policy import decode
 
 
 class Watchers:
@@ -20,6 +21,7 @@ class Watchers:
     def __init__(
         self, resources: tuple[Resource, ...], server: Server, put: Callable[[News], None], pace: Pace = USUAL
     ) -> None:
+        decode.ready()
         self.watchers = tuple(Watcher(resource, server, put, pace) for resource in resources)
         self._threads = [
             threading.Thread(target=watcher.run, name=f"watch-{watcher.resource.kind.lower()}", daemon=True)
