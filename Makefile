@@ -2,8 +2,10 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 FLOWS ?= 1000000
+MINUTES ?= 30
+ATTACH ?= routed
 
-.PHONY: help demo test check bench fuzz conformance mutants clean setup test-cluster cluster cluster-down image
+.PHONY: help demo test check bench fuzz conformance mutants soak clean setup test-cluster cluster cluster-down image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +42,9 @@ conformance: setup ## truth tables (TABLES=FILE), with real packets as well (KER
 
 mutants: setup ## break every row of the semantics; a test must notice each
 	$(PYTHON) -m tests.mutation.run
+
+soak: setup ## agents, churn, faults, and probes that never stop (MINUTES=30 SEED=1 ATTACH=routed|bridge)
+	tools/packets $(PYTHON) -m tests.soak --minutes $(MINUTES) --attach $(ATTACH) $(if $(SEED),--seed $(SEED))
 
 bench: setup ## the measurements behind every figure in the docs
 	tools/packets $(PYTHON) -m benchmarks.run

@@ -17,12 +17,14 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from struct import Struct as Layout
 from sys import byteorder
 from types import TracebackType
 from typing import Self
+
+from msgspec import Struct
 
 from enforcer.backend import Backend
 from enforcer.ipset_answer import NLMSG_DONE, NLMSG_ERROR, Answer, answers, attributes
@@ -52,13 +54,21 @@ _GENERATION_ID = 1
 _MESSAGE = Layout("=IHHIIBBH")
 _A_FLAGS, _HEADS_ONLY = 6, 1 << 2
 _GET_INFO, _GET_ENTRIES = 64, 65
-_INFO_SIZE, _ENTRIES_HEAD = 84, 40
+_INFO_SIZE, _ENTRIES_AT, _ENTRIES_HEAD = 84, 76, 40
 # Where counters and the offset of the next entry stand in struct ipt_entry and ip6t_entry.
 _ENTRY: dict[Family, tuple[int, int]] = {4: (96, 90), 6: (152, 142)}
 _ASKED = Layout("=32sI")
 _TRIES = 10
 _libc = ctypes.CDLL(None, use_errno=True)
 _SOCKETS: dict[Family, tuple[int, int]] = {4: (socket.AF_INET, 0), 6: (socket.AF_INET6, 41)}
+
+
+class Wrote(Struct, frozen=True):
+    """What a change of our own does to the filter tables: so many transactions, and so many more entries of each
+    family, as legacy tables count them (a rule is one, a chain two). `entries` is empty where that is not known."""
+
+    transactions: int = 0
+    entries: Mapping[Family, int] = {}
 
 
 class _Look:
@@ -70,26 +80,26 @@ class _Look:
         self._read = read
         self._period = period
         self._clock = clock
-        self._seen: list[bytes] | None = None
+        self.seen: list[bytes] | None = None
         self.costly = costly
         self.take()
 
-    def take(self) -> None:
+    def take(self) -> list[bytes]:
         began = self._clock()
-        self._seen = self._read()
+        found = self.seen = self._read()
         ended = self._clock()
         self._due = max(began + self._period, ended + (ended - began) / SHARE)
+        return found
 
     def forget(self) -> None:
-        self._seen = None
+        self.seen = None
 
     def changed(self) -> bool:
         """False, too, where it is too early to look."""
         if self._clock() < self._due:
             return False
-        before = self._seen
-        self.take()
-        return before is not None and self._seen != before
+        before = self.seen
+        return self.take() != before and before is not None
 
 
 class Watch:
@@ -106,6 +116,8 @@ class Watch:
         else:
             looks = [(self._sizes, 0.0, False), (self._entries, SLOW, True)]
         looks += [(self._heads, 0.0, True), (self._members, SLOW, True)]
+        self._counts_transactions = backend.mode == "nft"
+        self._others = False
         self._looks = [_Look(read, period, costly, clock) for read, period, costly in looks]
 
     def __enter__(self) -> Self:
@@ -123,18 +135,30 @@ class Watch:
         for look in self._looks:
             look.take()
 
-    def ours(self) -> None:
+    def ours(self, wrote: Wrote | None = None) -> None:
         """As `look`, at a cost that does not grow with what there is: what takes long is looked at when it is due next,
-        and what somebody else does to it until then is not told from our own change."""
+        and what somebody else does to it until then is not told from our own change. To the tables something else was
+        done, too, where they are not what they were and what we `wrote`: then they have `changed`."""
         for look in self._looks:
             if look.costly:
                 look.forget()
-            else:
-                look.take()
+                continue
+            before, now = look.seen, look.take()
+            self._others |= wrote is not None and before is not None and not self._adds_up(before, now, wrote)
+
+    def _adds_up(self, before: list[bytes], now: list[bytes], wrote: Wrote) -> bool:
+        if self._counts_transactions:
+            count = int.from_bytes(now[0], "big") - int.from_bytes(before[0], "big")
+            return count % (1 << 32) == wrote.transactions
+        return all(
+            _entries_in(its_now) - _entries_in(its_before) == wrote.entries.get(family, 0)
+            for family, its_before, its_now in zip(self._tables, before, now, strict=True)
+        )
 
     def changed(self) -> bool:
         """Whether somebody changed anything, as far as it is time to look."""
-        if not any(look.changed() for look in self._looks):
+        others, self._others = self._others, False
+        if not (others or any(look.changed() for look in self._looks)):
             return False
         self.look()
         return True
@@ -222,6 +246,11 @@ class Watch:
         if number == errno.EAGAIN:
             raise BlockingIOError(number, os.strerror(number))
         raise HostRefused(f"the filter table can't be read: {os.strerror(number)}")
+
+
+def _entries_in(info: bytes) -> int:
+    """0 where there is no table."""
+    return int.from_bytes(info[_ENTRIES_AT : _ENTRIES_AT + 4], byteorder)
 
 
 def _counts(head: bytes) -> bool:

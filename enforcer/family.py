@@ -158,7 +158,10 @@ class FamilyKeeper:
         self._untidy += 1
         known = self._roles
         begun = self._begin(steps)
-        self._roles = None if known is None else known | roles(found.write)
+        if known is not None:
+            # As they were written: what `found` calls sets by is their identity, not their name.
+            written = [step.write | step.insert for step in steps if isinstance(step, Transaction)]
+            self._roles = known | {name: role for chains in written for name, role in roles(chains).items()}
         return begun
 
     def lay_out(self, pods: Iterable[Pod], view: NodeView, tidily: bool) -> Begun:

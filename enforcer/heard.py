@@ -39,6 +39,10 @@ class Heard:
     def node(self) -> OwnNode | None:
         return next((found for found in self.objects("Node") if isinstance(found, OwnNode)), None)
 
+    def knows(self, kind: Kind, namespace: str, name: str) -> bool:
+        """Whether there is such an object; any thread may ask."""
+        return name in self._known.get(kind, {}).get(namespace, {})
+
     def objects(self, kind: Kind) -> Iterator[Object]:
         for named in self._known.get(kind, {}).values():
             yield from named.values()

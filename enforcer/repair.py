@@ -9,11 +9,12 @@ repair where the kernel is lazy.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from msgspec import Struct
 
+from enforcer.drift import Wrote
 from enforcer.keep import Keeper
 from enforcer.steps import ChangeSet, DropSet, MakeSet, Plan, Transaction
 from policy.cidr import Family
@@ -29,7 +30,7 @@ class Watching(Protocol):
 
     def look(self) -> None: ...
 
-    def ours(self) -> None: ...
+    def ours(self, wrote: Wrote | None = None) -> None: ...
 
     def changed(self) -> bool: ...
 
@@ -55,11 +56,31 @@ class Repairer:
         self._clock = clock
         self._every = every
         self._due = clock() + every
+        self._entries = self._entries_now()
         self.repaired: dict[Family, int] = dict.fromkeys(keeper.families, 0)
 
-    def ours(self) -> None:
-        """After each change of our own: what the watch sees now is no news."""
-        self._watch.ours()
+    def ours(self, plans: Iterable[Plan]) -> None:
+        """After each change of our own, which `plans` were: what the watch sees now is no news, unless it is more than
+        they do."""
+        transactions = [step for steps in plans for step in steps if isinstance(step, Transaction)]
+        if not transactions:
+            self._watch.ours(Wrote())
+            return
+        before, self._entries = self._entries, self._entries_now()
+        # Where jumps are put into others' chains, nobody knows whether some were there.
+        if before is None or self._entries is None or any(step.jump or step.unjump for step in transactions):
+            self._watch.ours()
+            return
+        grown = {family: entries - before[family] for family, entries in self._entries.items()}
+        self._watch.ours(Wrote(len(transactions), grown))
+
+    def _entries_now(self) -> dict[Family, int] | None:
+        """As legacy tables count what is ours: a chain has one at its head and one at its end. None where a family is
+        not known."""
+        counts = self._keeper.counts()
+        if len(counts) < len(self._keeper.families):
+            return None
+        return {family: each.rules + 2 * each.chains for family, each in counts.items()}
 
     def check(self) -> tuple[Repair, ...]:
         """Looks, and where somebody changed anything, or it was long ago, brings it to what is wanted. What the keeper
@@ -79,6 +100,7 @@ class Repairer:
                 break
         else:
             self._watch.look()
+        self._entries = self._entries_now()
         self._due = self._clock() + self._every
         for repair in found:
             self.repaired[repair.family] += 1

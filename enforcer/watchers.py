@@ -12,6 +12,7 @@ from enforcer.pace import USUAL, Pace
 from enforcer.resources import Resource
 from enforcer.steady import steady
 from enforcer.watch import Server, Watcher
+from policy import decode
 
 
 class Watchers:
@@ -25,6 +26,7 @@ class Watchers:
         pace: Pace = USUAL,
         complain: Callable[[str], None] = lambda _: None,
     ) -> None:
+        decode.ready()
         self.watchers = tuple(Watcher(resource, server, put, pace) for resource in resources)
         self._threads = [
             steady(watcher.run, f"watch-{watcher.resource.kind.lower()}", complain) for watcher in self.watchers

@@ -44,7 +44,7 @@ from policy.source import Source
 from policy.validate import Report
 from policy.workloads import stand_in
 
-__all__ = ["Decoded", "decode_document", "decode_objects", "read_documents"]
+__all__ = ["Decoded", "decode_document", "decode_objects", "read_documents", "ready"]
 
 
 class _Kind(NamedTuple):
@@ -61,6 +61,14 @@ class _Kind(NamedTuple):
 def _decoder(wire: type[WireObject], stored: bool) -> msgspec.json.Decoder[WireObject]:
     """For the JSON of files, or for that of the API server. Made when the first object of a kind is read."""
     return msgspec.json.Decoder(as_stored(wire) if stored else wire)
+
+
+def ready() -> None:
+    """Makes what reading from an API server takes. To be called before several threads read: where two of them make a
+    decoder of one struct at the same time, msgspec (0.22) hands out the half-made one, and the process crashes."""
+    for kind in ("Namespace", "Node", "Pod"):
+        _decoder(_KINDS[kind].wire, True)
+    msgspec.json.Decoder(WireObject)  # which policies' metadata is converted to
 
 
 def _kind(

@@ -29,7 +29,7 @@ from enforcer.hostview import own_addresses
 from enforcer.keep import Keeper
 from enforcer.layout import NodeView
 from enforcer.modes import mode_of
-from enforcer.news import Changed, Listed, Trouble
+from enforcer.news import Changed, Kind, Listed, Trouble
 from enforcer.repair import Repair, Repairer
 from enforcer.steps import Plan
 from policy.cidr import Address
@@ -41,6 +41,7 @@ TURN = 0.2
 _FIRST_RETRY, _LAST_RETRY = 0.2, 10.0
 # For so many seconds at most it is looked for what we stumble over.
 _SEARCH = 30.0
+_ALL_FLOWS = Concern(everything=True, restores=True)
 
 
 class Flows(Protocol):
@@ -108,6 +109,7 @@ class Loop:
         self._concern = NOTHING
         self._stopping = False
         self._broken = False  # a defect left index or dataplane in a state that nobody knows
+        self._current = False
 
     def stop(self) -> None:
         """From any thread: `run` returns after the turn that is under way. Rules stay."""
@@ -120,6 +122,8 @@ class Loop:
     def turn(self, wait: float) -> None:
         """One batch, or one look around."""
         messages = self._inbox.drain(wait)
+        if messages:
+            self._current = False
         for _, message in messages:
             self._take(message)
         self.knowledge.look_for_opening()
@@ -129,6 +133,8 @@ class Loop:
         elif self.view and not self.failing and now >= self._look_at:
             self._look_at = now + TURN
             self._look_around()
+        current = self.followed and not (self.failing or self._broken or self.knowledge.changed or self._closed)
+        self._current = current
         with self._stumbling():
             self._observer.turned(self)
 
@@ -154,6 +160,17 @@ class Loop:
         except Exception as error:
             stumbled.append(error)
             self._observer.stumbled(error)
+
+    def programmed(self, kind: Kind, namespace: str, name: str) -> bool:
+        """Whether the kernel holds all that was heard up to that object: every earlier message of its kind is in force
+        too, and a pod of this node is no longer closed. Any thread may ask; a busy loop says no."""
+        if not self.knowledge.heard.knows(kind, namespace, name):
+            return False
+        key, view = f"{namespace}/{name}", self.view
+        # In this order: what is known now is not in the kernel before the loop says again that all is.
+        if kind == "Pod" and key in self.knowledge.local and (view is None or view.attachment(key) is None):
+            return False
+        return self._current
 
     def _is_due(self, now: float) -> bool:
         knowledge = self.knowledge
@@ -207,7 +224,7 @@ class Loop:
         )
         self._check()
         plans = self.keeper.bring(view)
-        self._seen()
+        self._seen(plans)
         self.view = view
         self._end_flows(view)
         return plans
@@ -215,7 +232,7 @@ class Loop:
     def _bring_anew(self) -> tuple[Plan, ...] | None:
         """Everything that is known, from nothing: also what a defect kept from being followed."""
         self.knowledge = self.knowledge.anew(self.knowledge.quarantine)
-        self._concern = Concern(everything=True, restores=True)
+        self._concern = _ALL_FLOWS
         with self._gate.changing():
             self.keeper.begin_anew()
         return self._bring()
@@ -254,8 +271,10 @@ class Loop:
             with self._stumbling() as stumbled:
                 self._nudge(self.knowledge.unattached)
                 self._check()
-                if any(self.keeper.tidy()):
-                    self._seen()
+                if self._concern and self.view:
+                    self._end_flows(self.view)
+                if any(plans := self.keeper.tidy()):
+                    self._seen(plans)
             if stumbled:
                 self._broken = True
                 raise HostRefused(f"a defect of podfence: {type(stumbled[0]).__name__}: {stumbled[0]}")
@@ -266,12 +285,15 @@ class Loop:
         """Undoes what others did; before each change of our own, behind which it would hide."""
         if self._repairer and (repairs := self._repairer.check()):
             self._observer.repaired(repairs)
+            # Connections may have been opened meanwhile that no rule allows.
+            self._concern = self._concern.joined(_ALL_FLOWS)
 
-    def _seen(self) -> None:
-        """What there is now is our own doing."""
+    def _seen(self, plans: tuple[Plan, ...]) -> None:
+        """What there is now is our own doing, as far as these plans do it."""
         if self._repairer is None:
             self._repairer = self._make_repairer(self.keeper)
-        self._repairer.ours()
+        else:
+            self._repairer.ours(plans)
 
     def _fail(self, error: HostRefused) -> None:
         self.failing = str(error)

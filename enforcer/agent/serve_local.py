@@ -1,6 +1,9 @@
 """The agent's local socket, for root: a question of one JSON line, and an answer of JSON lines.
 
     {"ask": "status"}                        one line: what is on the board
+    {"ask": "programmed", "kind": "Pod", "namespace": "shop", "name": "web"}
+                                             one line: {"programmed": true} where the kernel holds all that was heard of
+                                             that kind up to this object
     {"ask": "denials"}                       a line for each denial of late; with "follow": true, those that come too
 
 An answer that is {"error": "…"} is a refusal. Nobody but root can open the socket: its folder's file mode says so, and

@@ -193,10 +193,14 @@ class Agent:
         match question.get("ask"):
             case "status":
                 yield {**msgspec.to_builtins(self.board.status), "flows": msgspec.to_builtins(self.ender.counts)}
+            case "programmed":
+                kind, *key = (str(question.get(each, "")) for each in ("kind", "namespace", "name"))
+                known = next((each for each in KINDS if each == kind), None)
+                yield {"programmed": known is not None and self.loop.programmed(known, *key)}
             case "denials":
                 yield from self.tales.tell(follow=bool(question.get("follow")))
             case other:
-                yield {"error": f"nobody here knows about {other!r}; ask for status or denials"}
+                yield {"error": f"nobody here knows about {other!r}; ask for status, programmed or denials"}
 
 
 def usable_backend(settings: Settings) -> Backend:

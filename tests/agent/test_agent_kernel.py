@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from lab.probe import Outcome, Probe
 from policy.model import ContainerPort, Pod
 from tests.agent.node import Cluster, cluster_in, saved, until
+from tests.enforcer.connections import connection
 from tests.enforcer.test_kernel import API, DROPPED, OPEN, REJECTED, WorldOf, backends, world
 
 SYSTEMD = Path(__file__).parents[2] / "manifests" / "systemd"
@@ -188,3 +190,23 @@ def test_others_changes_are_undone_within_a_second(cluster: Cluster) -> None:
         assert cluster.world.lab.run("n1", [program, "-F", "PODFENCE-FORWARD"]).returncode == 0
         assert until(lambda: outcome(cluster, WEB_TO_API) == REJECTED, "repaired") < 3
         until(lambda: agent.metric("podfence_drift_repaired_total") == 1, "counted")
+
+
+@backends
+def test_what_others_let_in_ends_once_the_rules_are_repaired(cluster: Cluster) -> None:
+    """The agent stands still meanwhile, so that there is time to open a connection."""
+    cluster.apply(DENY_ALL)
+    program = cluster.world.backend.program(4, "save").removesuffix("-save")
+    with cluster.agent() as agent:
+        agent.process.send_signal(signal.SIGSTOP)
+        try:
+            assert cluster.world.lab.run("n1", [program, "-F", "FORWARD"]).returncode == 0
+            with connection(cluster.world, "shop/web", "shop/api", "UDP", 4711) as let_in:
+                let_in.alive()
+                agent.process.send_signal(signal.SIGCONT)
+                until(lambda: agent.metric("podfence_drift_repaired_total") == 1, "repaired")
+                until(lambda: agent.metric("podfence_flows_ended_total") == 1, "ended", 5)
+                let_in.nothing_arrives(let_in.client, let_in.server)
+                let_in.nothing_arrives(let_in.server, let_in.client)
+        finally:
+            agent.process.send_signal(signal.SIGCONT)

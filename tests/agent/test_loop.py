@@ -16,7 +16,8 @@ from enforcer.agent.opening import close_node, open_node
 from enforcer.cni_cache import AddressGone, AddressKnown
 from enforcer.news import Listed
 from policy.cidr import Address
-from policy.model import Namespace, NetworkPolicy, Pod
+from policy.model import Namespace, NetworkPolicy, Pod, Port, Rule
+from policy.selector import EVERYTHING
 from tests.agent.world import Kernel, World, host_of
 from tests.compiler.histories import batches, history, objects_of
 from tests.compiler.slow_twin import Objects, happen
@@ -246,3 +247,51 @@ def test_a_pod_that_no_interface_is_known_for_is_nudged(tmp_path: Path) -> None:
     world.turn()
     world.turn(1)
     assert set(world.nudged) == set(local[0].addresses)
+
+
+def test_programmed_is_what_the_kernel_holds_and_no_sooner(tmp_path: Path) -> None:
+    world, pods = synced(tmp_path)
+    pod = pods[0]
+    assert world.loop.programmed("Pod", pod.namespace, pod.name)
+    assert not world.loop.programmed("Pod", pod.namespace, "nobody")
+    assert not world.loop.programmed("NetworkPolicy", pod.namespace, pod.name)
+    rule = Rule((), (Port("TCP", 4711, 4711),))
+    world.say(NetworkPolicy(pod.namespace, "new", EVERYTHING, ("ingress", "egress"), (rule,), ()))
+    assert not world.loop.programmed("NetworkPolicy", pod.namespace, "new"), "not even heard"
+    world.kernel.fail_in = 0
+    world.turn()
+    assert world.loop.failing and not world.loop.programmed("NetworkPolicy", pod.namespace, "new"), "refused"
+    world.turn(20)
+    assert world.as_fresh() and world.loop.programmed("NetworkPolicy", pod.namespace, "new")
+
+
+def test_a_pod_is_not_programmed_while_it_is_closed(tmp_path: Path) -> None:
+    """Its interface is not known, or flows of its address's former owner have not ended."""
+    world, pods = synced(tmp_path)
+    pod = pods[0]
+    world.say(replace(pod, name="unattached", uid="other", addresses=(Address(4, 0x0A01_00FE),)))
+    world.turn()
+    assert not world.loop.programmed("Pod", pod.namespace, "unattached")
+    assert world.loop.programmed("Pod", pod.namespace, pod.name)
+    world.flows.closed = frozenset(pod.addresses)
+    world.say(replace(pod, labels={"other": "label"}))
+    world.turn()
+    assert not world.loop.programmed("Pod", pod.namespace, pod.name)
+
+
+def test_flows_that_others_let_in_are_looked_at_once_the_rules_are_repaired(tmp_path: Path) -> None:
+    world, pods = synced(tmp_path)
+    told = len(world.flows.told)
+    for plane in world.kernel.planes.values():
+        plane.chains[names.FORWARD] = ()
+    world.drift.drifted = True
+    world.turn(1)
+    assert world.notes.repairs and [each.everything for each in world.flows.told[told:]] == [True]
+    world.turn(1)
+    assert len(world.flows.told) == told + 1, "once"
+    for plane in world.kernel.planes.values():
+        plane.chains[names.FORWARD] = ()
+    world.drift.drifted = True
+    world.say(replace(pods[0], labels={"other": "label"}))
+    world.turn()
+    assert world.flows.told[-1].everything, "a change of our own found it"

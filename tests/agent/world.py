@@ -12,6 +12,7 @@ from enforcer.agent.knowledge import Knowledge, Message
 from enforcer.agent.loop import Loop
 from enforcer.agent.settings import Settings
 from enforcer.concern import Concern, Owners
+from enforcer.drift import Wrote
 from enforcer.ender import Moment
 from enforcer.gate import Gate
 from enforcer.heard import KINDS, Heard
@@ -82,7 +83,8 @@ class FakeDrift:
     def look(self) -> None:
         self.drifted = False
 
-    ours = look
+    def ours(self, wrote: Wrote | None = None) -> None:
+        self.look()
 
 
 class Notes:

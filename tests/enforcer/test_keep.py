@@ -318,6 +318,28 @@ def test_a_set_that_waited_is_taken_up_again() -> None:
     assert_as_fresh(kernel, present, view_of([*found.pods], "n0"), tidy=False)
 
 
+def test_members_of_a_set_that_came_the_short_way_change_in_place() -> None:
+    """Members changed before it, so that what sets mean is known already. Found by the soak: it ended the agent."""
+    found = decode_objects(lively(Random(1))).cluster
+    kernel = FakeKernel()
+    keeper = Keeper(view_of([*found.pods], "n0"), FAMILIES, kernel)
+    key, (one, other) = KEYS[0], VALUES[:2]
+
+    def admits(*values: str) -> NetworkPolicy:
+        return NetworkPolicy(
+            "a", "p", EVERYTHING, ("ingress",), (Rule((Peer(pods=selector([in_(key, *values)])),)),), ()
+        )
+
+    far = next(pod for pod in found.pods if pod.node == "n1" and pod.namespace == "a" and pod.addresses)
+    keeper.start([*found.namespaces, *found.pods, replace(far, labels={}), admits(one)])
+    family = 0 if far.addresses[0].family == 4 else 1
+    (step,) = keeper.handle([replace(far, labels={key: one})])[family]
+    assert isinstance(step, ChangeSet)
+    keeper.handle([admits(other)])
+    (step,) = keeper.handle([replace(far, labels={key: other})])[family]
+    assert isinstance(step, ChangeSet)
+
+
 def test_repair_reads_back_what_somebody_else_changed() -> None:
     found = decode_objects(lively(Random(1))).cluster
     events: list[Event] = [*found.namespaces, *found.pods, *found.policies]

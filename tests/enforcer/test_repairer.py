@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
-from enforcer.drift import Watch
+from compiler.changes import Deleted, Event
+from enforcer.drift import Watch, Wrote
 from enforcer.host import HostKernel
 from enforcer.ipset import Sets
 from enforcer.keep import Keeper
 from enforcer.repair import Repairer
+from enforcer.steps import Transaction
 from lab.cluster import Lab
 from policy.decode import decode_objects
 from tests.enforcer.test_keep import FAMILIES, FakeKernel, StepFailed, view_of
-from tests.enforcer.test_kernel import SHOP, read_documents
+from tests.enforcer.test_kernel import API, SHOP, read_documents
 from tests.enforcer.test_plan import lively
 from tests.enforcer.test_repair import BACKENDS, Node, World
 
@@ -30,7 +34,8 @@ class FakeWatch:
     def look(self) -> None:
         self.seen = True
 
-    ours = look
+    def ours(self, wrote: Wrote | None = None) -> None:
+        self.look()
 
     def changed(self) -> bool:
         return not self.seen
@@ -103,7 +108,7 @@ def kept_node(number: int) -> Iterator[tuple[Node, Repairer, list[float]]]:
             known = node.compiled.cluster
             keeper.start([*known.namespaces, *known.pods, *known.policies])
             repairer = Repairer(keeper, watch)
-            repairer.ours()
+            watch.look()
             yield node, repairer, now
 
 
@@ -122,4 +127,51 @@ def test_on_a_real_kernel(number: int) -> None:
         }
         assert repairer.repaired == {4: 1, 6: 1} and not node.differences()
         now[0] += 2
+        assert repairer.check() == ()
+
+
+def changes_of(node: Node) -> Iterator[list[Event]]:
+    """Policies come and go, and pods get other labels: the short way, the long one, and members alone."""
+    pods = {pod.name: pod for pod in node.compiled.cluster.pods}
+    for turn in range(12):
+        policies = read_documents(API.replace("port: 80", f"port: {80 + turn % 3}").encode(), "api").cluster.policies
+        yield [*policies]
+        yield [replace(pods["other"], labels={"app": "web" if turn % 2 else "other"})]
+        yield [replace(pods["web"], labels={"app": "api" if turn % 2 else "web"})]
+        if turn % 4 == 3:
+            yield [Deleted("NetworkPolicy", "shop", "api")]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("number", [0, 1], ids=["legacy", "nft"])
+def test_changes_of_our_own_add_up(number: int) -> None:
+    """However often podfence writes, it is not taken for somebody else."""
+    with kept_node(number) as (node, repairer, now):
+        keeper = repairer._keeper
+        keeper.repair = lambda: pytest.fail("read back")  # type: ignore[method-assign]
+        for events in changes_of(node):
+            for write in (partial(keeper.handle, events), keeper.tidy):
+                repairer.ours(write())
+                now[0] += 0.1
+                assert repairer.check() == ()
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("number", [0, 1], ids=["legacy", "nft"])
+@pytest.mark.parametrize("damage", ["iptables -F", "ip6tables -F PODFENCE-INGRESS", "iptables -D FORWARD 1"])
+def test_what_others_do_while_we_write_does_not_hide_behind_it(number: int, damage: str) -> None:
+    """Found by the soak: a flush between a transaction of ours and the look after it was seen a minute later."""
+    with kept_node(number) as (node, repairer, now):
+        written = 0
+        for events in changes_of(node):
+            plans = repairer._keeper.handle(events)
+            written += any(isinstance(step, Transaction) for steps in plans for step in steps)
+            if written == 3:
+                node.run(damage)
+            repairer.ours(plans)
+            if written == 3:
+                break
+        now[0] += 0.1
+        assert repairer.check() != ()
+        now[0] += 0.1
         assert repairer.check() == ()

@@ -1,0 +1,125 @@
+"""What the soak takes for a right verdict, and what for a wrong one."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+from tests.soak.judge import Judge, Sent, verdicts_of
+from tests.soak.packets import Asked, build, number_in
+from tests.soak.timeline import BOUND, Timeline
+
+NODES = [
+    {"kind": "Node", "apiVersion": "v1", "metadata": {"name": name}, "spec": {}, "status": {"addresses": []}}
+    for name in ("n1", "n2")
+]
+ASKED = Asked("a/src", "a/dst", "10.0.0.1", "10.0.0.2", "UDP", 80)
+DENY: dict[str, Any] = {
+    "kind": "NetworkPolicy",
+    "apiVersion": "networking.k8s.io/v1",
+    "metadata": {"name": "deny", "namespace": "a"},
+    "spec": {"podSelector": {}},
+}
+
+
+def pod(name: str, address: str, node: str = "n1") -> dict[str, Any]:
+    return {
+        "kind": "Pod",
+        "apiVersion": "v1",
+        "metadata": {"name": name, "namespace": "a"},
+        "spec": {"nodeName": node, "containers": []},
+        "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]},
+    }
+
+
+def judge_of(*pods: dict[str, Any]) -> Judge:
+    timeline = Timeline({("Pod", 0): list(pods), ("NetworkPolicy", 0): [], ("Namespace", 0): []})
+    return Judge(timeline, NODES, {"a/src": "n1", "a/dst": "n1"})
+
+
+def wrong(judge: Judge, moment: float, passed: bool) -> bool:
+    before = len(judge.wrong)
+    judge.judge(Sent(1, ASKED, moment, moment + 0.01, 1000), passed)
+    return len(judge.wrong) > before
+
+
+SRC, DST = pod("src", "10.0.0.1"), pod("dst", "10.0.0.2")
+
+
+def test_where_nothing_changes_one_verdict_is_right() -> None:
+    judge = judge_of(SRC, DST)
+    assert not wrong(judge, 1.0, passed=True)
+    assert wrong(judge, 1.0, passed=False)
+
+
+def test_either_verdict_is_right_from_when_a_change_is_sent_until_it_is_reported_and_no_longer() -> None:
+    judge = judge_of(SRC, DST)
+    change = judge.timeline.begin("deny", 10.0, 0, {"NetworkPolicy": [DENY]})
+    assert wrong(judge, 9.9, passed=False), "it was over before the change was sent"
+    assert not wrong(judge, 9.995, passed=False), "it may still have been on its way"
+    assert not wrong(judge, 11.0, passed=False) and not wrong(judge, 11.0, passed=True)
+    judge.timeline.finish([change], 12.0)
+    assert not wrong(judge, 11.9, passed=True)
+    assert wrong(judge, 12.1, passed=True) and not wrong(judge, 12.1, passed=False)
+    assert "deny" in str(judge.wrong[-1]) and "passed, and is denied" in str(judge.wrong[-1])
+    assert judge.counts["with either verdict"] == 4
+
+
+def test_a_flow_that_a_change_does_not_decide_otherwise_has_one_verdict_meanwhile() -> None:
+    judge = judge_of(SRC, DST)
+    elsewhere = {**DENY, "metadata": {"name": "deny", "namespace": "b"}}
+    judge.timeline.begin("elsewhere", 10.0, 0, {"NetworkPolicy": [elsewhere]})
+    assert wrong(judge, 11.0, passed=False)
+    assert judge.counts["with either verdict"] == 0
+
+
+def test_whoever_is_not_known_is_closed() -> None:
+    judge = judge_of(SRC)
+    assert wrong(judge, 1.0, passed=True)
+    judge.timeline.begin("pod", 2.0, 0, {"Pod": [SRC, DST]})
+    assert not wrong(judge, 3.0, passed=True)
+
+
+def test_kinds_are_told_of_by_streams_of_their_own_and_each_keeps_its_order() -> None:
+    judge = judge_of(SRC, DST)
+    timeline = judge.timeline
+    timeline.begin("policy", 1.0, 0, {"NetworkPolicy": [DENY]})
+    timeline.begin("pods", 2.0, 0, {"Pod": [SRC]})
+    timeline.begin("no policy", 3.0, 0, {"NetworkPolicy": []})
+    assert timeline.admissible(2.5, 2.5) == [*product((0, 1), (0, 1), (0,))]
+    assert timeline.admissible(4.0, 4.0) == [*product((0, 1), (0, 1, 2), (0,))]
+
+
+def test_a_transition_that_lasts_beyond_its_bound_is_told() -> None:
+    timeline = judge_of().timeline
+    timeline.finish([timeline.begin("quick", 1.0, 0, {})], 1.0 + BOUND)
+    timeline.finish([timeline.begin("beside a fault", 1.0, 5, {})], 5.0 + BOUND)
+    assert not timeline.overdue
+    timeline.finish([timeline.begin("slow", 1.0, 0, {})], 1.1 + BOUND)
+    assert [each.startswith("slow") for each in timeline.overdue] == [True]
+
+
+def test_damage_excuses_its_own_node_until_it_is_repaired() -> None:
+    judge = judge_of(SRC, DST)
+    elsewhere = judge.timeline.damage("n2", "flushed", 1.0, 3)
+    assert wrong(judge, 2.0, passed=False)
+    here = judge.timeline.damage("n1", "flushed", 1.0, 3)
+    assert not wrong(judge, 2.0, passed=False)
+    judge.timeline.repaired(here, 3.0)
+    assert wrong(judge, 3.1, passed=False)
+    judge.timeline.repaired(elsewhere, 30.0)
+    assert len(judge.timeline.overdue) == 1
+
+
+def test_two_nodes_never_change_at_once_and_one_does() -> None:
+    """Denied by egress before and by ingress after: passes in between where the ends are on two nodes only."""
+    halves = [(False, True), (True, False)]
+    assert verdicts_of(halves, apart=False) == {False}
+    assert verdicts_of(halves, apart=True) == {False, True}
+
+
+def test_packets_carry_their_number() -> None:
+    for protocol, (src, dst) in product(("UDP", "TCP", "ICMP"), (("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2"))):
+        asked = Asked("a/src", "a/dst", src, dst, protocol, 80)
+        head = b"" if asked.family == 6 else b"\x45" + bytes(19)
+        assert number_in(protocol, asked.family, head + build(asked, 123456, 7)) == 123456
