@@ -8,7 +8,6 @@ so, and no member is copied. How many rules and lookups that takes on a packet's
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 
 from msgspec import Struct
 
@@ -87,8 +86,14 @@ def allow_set(policies: Iterable[PolicyRef], bound: Sequence[BoundRule]) -> Allo
     """The canonical allow-set of a subject that `policies` isolate, which grant what `bound` says. Where that is beyond
     the budget the largest policies grant nothing."""
     refs = tuple(sorted(policies, key=lambda ref: ref.policy))
-    with suppress(BeyondBudget):
+    try:
         return AllowSet(True, _within(Meter(BUDGET), bound), refs, tuple(bound))
+    except BeyondBudget:
+        return _as_far_as_it_goes(refs, bound)
+
+
+def _as_far_as_it_goes(refs: tuple[PolicyRef, ...], bound: Sequence[BoundRule]) -> AllowSet:
+    """With the smallest policies that the budget bears together."""
     rules: dict[str, list[BoundRule]] = {}
     for rule in bound:
         rules.setdefault(rule.policy.policy, []).append(rule)
