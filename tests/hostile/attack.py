@@ -47,7 +47,7 @@ spec:
   policyTypes: [Ingress, Egress]
   ingress:
     - from: [{podSelector: {matchLabels: {app: web}}}]
-      ports: [{port: 80}]
+      ports: [{port: 80}, {port: 80, protocol: UDP}]
   egress: []
 """
 Frames = Sequence[bytes]
@@ -80,23 +80,25 @@ class Attacked(Bridged):
 
     def arrives(self, attempts: Mapping[str, Frames], sender: str = ATTACKER, victim: str = VICTIM) -> set[str]:
         """The names of those of which a frame reached the victim. Each frame holds the name of its attempt."""
-        with self._sniffer(victim) as ear:
+        with self.ear(victim) as ear:
             with self.lab.inside(sender), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
                 raw.bind(("eth0", 0))
                 for frames in attempts.values():
                     for each in frames:
                         raw.send(each)
-            return {name for data in self._heard(ear) for name in attempts if marker(name) in data}
+            return {name for data in self.heard(ear) for name in attempts if marker(name) in data}
 
     @contextmanager
-    def _sniffer(self, place: str) -> Iterator[socket.socket]:
+    def ear(self, place: str) -> Iterator[socket.socket]:
+        """Whatever comes to its interface, also for another station."""
         with self.lab.inside(place):
             ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL_PROTOCOLS))
         with ear:
             ear.bind(("eth0", _ALL_PROTOCOLS))
             yield ear
 
-    def _heard(self, ear: socket.socket) -> Iterator[bytes]:
+    def heard(self, ear: socket.socket) -> Iterator[bytes]:
+        """Frames that came in there, until it has been long enough."""
         ends = time.monotonic() + _WAITS
         while (left := ends - time.monotonic()) > 0:
             ear.settimeout(left)

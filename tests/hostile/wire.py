@@ -8,7 +8,8 @@ import struct
 from tests.enforcer.bridged import checksum
 
 FIN, SYN, RST, PSH, ACK, URG = (1 << bit for bit in range(6))
-TCP, UDP, ICMP6, FRAGMENT, DEST_OPTIONS, HOP_BY_HOP, ROUTING = 6, 17, 58, 44, 60, 0, 43
+ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58
+HOP_BY_HOP, ROUTING, FRAGMENT, DEST_OPTIONS = 0, 43, 44, 60
 ETHERTYPE = {4: 0x0800, 6: 0x86DD}
 
 
@@ -121,3 +122,14 @@ def advertisement(mac: str, address: str, dst: str) -> bytes:
     found = _sum(address, dst, ICMP6, message)
     message = message[:2] + struct.pack("!H", found) + message[4:]
     return struct.pack("!IHBB", 6 << 28, len(message), ICMP6, 255) + packed(address) + packed(dst) + message
+
+
+def unreachable(src: str, dst: str, about: bytes) -> bytes:
+    """The ICMP message that the port of the packet `about` can't be reached."""
+    kind, code = (1, 4) if ":" in src else (3, 3)
+    body = _even(bytes(4) + about)
+    if ":" in src:
+        found = _sum(src, dst, ICMP6, bytes([kind, code, 0, 0]) + body)
+    else:
+        found = checksum(bytes([kind, code, 0, 0]) + body)
+    return struct.pack("!BBH", kind, code, found) + body
