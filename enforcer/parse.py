@@ -139,7 +139,7 @@ class _RuleReader:
             rate, unit = self._limit["upto"].split("/")
             if unit != "sec":
                 raise ValueError(unit)
-            per = msgspec.convert(self._limit["mode"], Literal["srcip", "dstip"])
+            per = msgspec.convert(self._limit.get("mode", ""), Literal["srcip", "dstip", ""])
             self._matches.append(Limit(self._limit["name"], per, int(rate)))
         return Rule(tuple(self._matches), self._target, self._comment)
 
