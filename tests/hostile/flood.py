@@ -20,8 +20,8 @@ FLOODS, STREAMS = _CORES[0], _CORES[-1]
 
 
 class Flood:
-    """`sent` frames so far, and the `cost` of each in nanoseconds of the sender's core, with all that rules did to it: on
-    a veth the whole way of a frame is walked in its sender's time."""
+    """`sent` frames so far, and the `cost` of each in nanoseconds of the sender's core, with all that rules did to it:
+    on a veth the whole way of a frame is walked in its sender's time."""
 
     def __init__(self, counter: mmap.mmap) -> None:
         self._counter = counter

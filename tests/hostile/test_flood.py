@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
 from random import Random
 from statistics import median
 
 import pytest
 
-from benchmarks.frames import Flow
+from benchmarks.frames import Batch, Flow, Sender
 from enforcer.backend import Backend, Mode
 from enforcer.base import LOGS_PER_SECOND, UNCHECKED_LOGS_PER_SECOND
 from enforcer.nflog import NflogReader
+from lab.probe import Outcome, Probe
 from policy.cidr import Address, parse_address
 from tests.enforcer.bridged import FAMILIES
-from tests.hostile.attack import ALLOWED, ATTACKER, DENIED, POLICIES, VICTIM, Attacked, attacked
+from tests.hostile.attack import (
+    ALLOWED,
+    ATTACKER,
+    DENIED,
+    FREE,
+    FRIEND,
+    GATEWAY,
+    POLICIES,
+    VICTIM,
+    Attacked,
+    attacked,
+    marker,
+)
 from tests.hostile.flood import Stream, flood
+from tests.hostile.wire import UDP, udp
 
 pytestmark = pytest.mark.kernel
 RATE = 100_000
@@ -92,3 +108,37 @@ def test_denied_packets_take_no_room_in_the_connection_table(world: Attacked, mo
 
 def entries(world: Attacked) -> int:
     return int(world.lab.run("n1", ["conntrack", "-C"]).stdout)
+
+
+@modes
+def test_a_full_connection_table_opens_nothing(world: Attacked, mode: Mode) -> None:
+    """Filled by a pod that nothing isolates, with as many flows as the kernel takes. Forbidden flows stay forbidden,
+    open connections go on, and new ones push out the flood's, which nobody has answered."""
+    room = int(Path("/proc/sys/net/netfilter/nf_conntrack_max").read_text())
+    src, nowhere = parse_address(world.address(FREE)), parse_address("198.51.100.1")
+    flows = (Flow(src, nowhere, 1024 + number % 60000, 1 + number // 60000) for number in range(room + room // 8))
+    stream = Stream(world)
+    try:
+        with world.lab.inside(FREE):
+            sender = Sender("eth0")
+        for part in batched(flows, 1000):
+            Batch(GATEWAY, part).send(sender)
+        sender.close()
+        assert entries(world) > room * 0.95, "it is full"
+        own, victim = world.address(ATTACKER), world.address(VICTIM)
+        attempts = {
+            f"{port}": [world.framed(ATTACKER, world.packet(own, UDP, udp(own, victim, port, marker(f"{port}"))))]
+            for port in range(9000, 9050)
+        }
+        assert world.arrives(attempts) == set()
+        assert stream.rate(0.1) > 0
+        probes = [Probe(FRIEND, VICTIM, "TCP", ALLOWED), Probe(ATTACKER, VICTIM, "TCP", ALLOWED)]
+        assert world.outcomes(*(probes * 5)) == [Outcome.OPEN, Outcome.REJECTED] * 5
+        assert entries(world) > room * 0.9, "it still is"
+    finally:
+        stream.close()
+
+
+def batched(flows: Iterator[Flow], size: int) -> Iterator[list[Flow]]:
+    while part := list(islice(flows, size)):
+        yield part
