@@ -199,6 +199,8 @@ class _RuleReader:
                 self._matches.append(self._read_inverted(self._take()))
             case "--match-set":
                 name, fields = self._take(), self._take().split(",")
+                if not name.isascii() or set(name) & set(" \t\"'\\"):
+                    raise ValueError(name)  # no set of ours
                 self._matches.append(InSet(name, msgspec.convert(fields, tuple[Literal["src", "dst"], ...])))
             case "--comment":
                 self._comment = self._take()
