@@ -87,8 +87,8 @@ def checked(argv: Sequence[str]) -> str:
 
 
 def _advice(stderr: str) -> str:
-    if "ermission denied" in stderr or "not permitted" in stderr:
-        return " (run it as root, or with CAP_NET_ADMIN)"
+    if "ermission denied" in stderr or "not permitted" in stderr or "Can't open socket to ipset" in stderr:
+        return " (run it as root, or with CAP_NET_ADMIN and CAP_NET_RAW)"
     return ""
 
 
