@@ -4,11 +4,12 @@ PYTHON := .venv/bin/python
 FLOWS ?= 1000000
 MINUTES ?= 30
 ATTACH ?= routed
+SECONDS_EACH ?= 60
 
-.PHONY: help demo test check bench fuzz conformance mutants soak clean setup test-cluster cluster cluster-down image
+.PHONY: help demo test check bench fuzz fuzz-decoders conformance mutants soak clean setup test-cluster cluster cluster-down image
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup ## enforce an example cluster and prove it with real packets
 	@tools/packets $(PYTHON) -m podfence demo
@@ -35,6 +36,9 @@ check: setup ## ruff and its formatter, mypy --strict, import contracts
 
 fuzz: setup ## random clusters: oracle = verdict = rules (FLOWS=1000000)
 	$(PYTHON) -m tests.proof.fuzz --flows $(FLOWS)
+
+fuzz-decoders: setup ## spoiled bytes for everything that reads bytes (SECONDS_EACH=60, of CPU)
+	$(PYTHON) -m tests.fuzz --seconds $(SECONDS_EACH)
 
 conformance: setup ## truth tables (TABLES=FILE), with real packets as well (KERNEL=1)
 	@test -n "$(TABLES)" || { echo "usage: make conformance TABLES=FILE [KERNEL=1]" >&2; exit 2; }

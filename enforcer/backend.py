@@ -87,8 +87,8 @@ def checked(argv: Sequence[str]) -> str:
 
 
 def _advice(stderr: str) -> str:
-    if "ermission denied" in stderr or "not permitted" in stderr:
-        return " (run it as root, or with CAP_NET_ADMIN)"
+    if "ermission denied" in stderr or "not permitted" in stderr or "Can't open socket to ipset" in stderr:
+        return " (run it as root, or with CAP_NET_ADMIN and CAP_NET_RAW)"
     return ""
 
 
@@ -99,7 +99,10 @@ def _first_line(text: str) -> str:
 def run(argv: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Runs a program with a list of arguments and text on its standard input; HostRefused where it does not exist."""
     try:
-        return subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+        # Others' comments may be any bytes; they must not keep us from reading our own rules.
+        return subprocess.run(
+            argv, input=stdin, capture_output=True, encoding="utf-8", errors="backslashreplace", check=False
+        )
     except FileNotFoundError:
         raise HostRefused(f"{argv[0]} is not installed") from None
 

@@ -35,6 +35,8 @@ from policy.model import DIRECTIONS, Direction
 __all__ = ["DEFAULT_MARK", "base_chains"]
 
 LOGS_PER_SECOND = 10
+# Of packets whose source nobody has checked, all together: whoever forges one address forges a million.
+UNCHECKED_LOGS_PER_SECOND = 50
 _ADMIN_PROHIBITED: dict[Family, str] = {4: "icmp-admin-prohibited", 6: "icmp6-adm-prohibited"}
 # Router and neighbour solicitation, neighbour advertisement, and reports of multicast listeners: what a pod has to say
 # to its node before it can be heard. Advertising routers and redirecting is none of a pod's business.
@@ -52,7 +54,7 @@ def base_chains(family: Family, node: NodeView, checks: str, audits: bool) -> Ch
         names.INPUT: (*_input_passes(family), *_passes(family, node.mark), Rule((), Jump(checks))),
         names.SPOOFED: _stopped("spoofed", node),
         names.UNKNOWN: _stopped("unknown", node),
-        names.REVOKED: _logged("revoked", "srcip", node.log_group) + _refused(family, node.deny),
+        names.REVOKED: _logged_unchecked("revoked", node.log_group) + _refused(family, node.deny),
     }
     for direction in DIRECTIONS:
         audited = _audited(direction, family, node.log_group) if audits else ()
@@ -88,8 +90,13 @@ def _input_passes(family: Family) -> tuple[Rule, ...]:
 def _stopped(why: str, node: NodeView) -> tuple[Rule, ...]:
     """On a node in audit it only counts: the rule that returns does."""
     if node.mode == "audit":
-        return (*_logged(f"audit-{why}", "srcip", node.log_group), Rule((), Return()))
-    return (*_logged(why, "srcip", node.log_group), Rule((), Drop()))
+        return (*_logged_unchecked(f"audit-{why}", node.log_group), Rule((), Return()))
+    return (*_logged_unchecked(why, node.log_group), Rule((), Drop()))
+
+
+def _logged_unchecked(why: str, log_group: int) -> tuple[Rule, ...]:
+    limit = Limit(f"pf-all-{why}", "", UNCHECKED_LOGS_PER_SECOND)
+    return (Rule((limit,), Nflog(log_group, f"pf:{why}")),)
 
 
 def _logged(why: str, per: Literal["srcip", "dstip"], log_group: int) -> tuple[Rule, ...]:

@@ -133,7 +133,7 @@ def parse(file: str, data: bytes, written: int = 0) -> AddressKnown | Unreadable
     """What one result says; None where it is none of a pod's first interface, which is no fault."""
     try:
         found = _decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Unreadable(file, str(error))
     if found.kind != _KIND:
         return Unreadable(file, f"kind: expected {_KIND}, not {found.kind!r}")
@@ -161,6 +161,6 @@ def _plugin(config: str) -> str:
     """Only said in explanations, so what can't be read is no fault."""
     try:
         found = _decode_config(base64.b64decode(config, validate=True))
-    except (ValueError, msgspec.DecodeError):
+    except (ValueError, msgspec.DecodeError, RecursionError):
         return ""
     return found.plugins[0].type if found.plugins else found.type

@@ -63,6 +63,11 @@ class Refused(OSError):
     """The kernel answered with an error number."""
 
 
+def _no_sense() -> int:
+    """For lengths of 0, which would be read for ever."""
+    raise Refused(errno.EPROTO, os.strerror(errno.EPROTO))
+
+
 def entries(receive: Callable[[], bytes]) -> Iterator[Tracked]:
     """The entries of a dump. Refused where the kernel says so."""
     while True:
@@ -74,14 +79,14 @@ def entries(receive: Callable[[], bytes]) -> Iterator[Tracked]:
                 length, kind, both, ip, src, ip2, dst, num, protocol, sport, port = usual(answer, at)
                 if (kind, both, ip, ip2, num, sport) == headers and protocol in _PORT_PROTOCOLS:
                     yield Tracked(src, dst, protocol, port, answer, at)
-                    at += length
+                    at += length or _no_sense()
                     continue
             length, kind = _HEADER.unpack_from(answer, at)
             if kind != ENTRY:
                 _check(answer, at)
                 return
             yield _decode(answer, at)
-            at += length
+            at += length or _no_sense()
 
 
 def entries_with(receive: Callable[[], bytes], ends: Collection[bytes]) -> Iterator[Tracked]:
@@ -94,7 +99,7 @@ def entries_with(receive: Callable[[], bytes], ends: Collection[bytes]) -> Itera
             if end - at >= size:
                 length, kind, both, ip, src, ip2, dst = fields(answer, at)
                 if (kind, both, ip, ip2) == headers and src not in ends and dst not in ends:
-                    at += length
+                    at += length or _no_sense()
                     continue
             length, kind = _HEADER.unpack_from(answer, at)
             if kind != ENTRY:
@@ -103,7 +108,7 @@ def entries_with(receive: Callable[[], bytes], ends: Collection[bytes]) -> Itera
             flow = _flow(answer, at, at + length)
             if flow.src in ends or flow.dst in ends:
                 yield flow
-            at += length
+            at += length or _no_sense()
 
 
 def _flow(answer: bytes, at: int, end: int) -> Tracked:
@@ -157,7 +162,7 @@ def results(answer: bytes) -> Iterator[tuple[int, int]]:
     while at < len(answer):
         length, _, _, number, _, code = _RESULT.unpack_from(answer, at)
         yield number, -code
-        at += padded(length)
+        at += padded(length) or _no_sense()
 
 
 def identity(flow: Tracked) -> Identity:
@@ -192,5 +197,5 @@ def _attributes(data: bytes, start: int, end: int) -> dict[int, tuple[int, int]]
     while start < end:
         length, kind = ATTRIBUTE.unpack_from(data, start)
         found[kind & _TYPE_BITS] = (start + 4, start + length)
-        start += padded(length)
+        start += padded(length) or _no_sense()
     return found

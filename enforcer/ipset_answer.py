@@ -148,7 +148,8 @@ class Listing:
         """One message of the dump: the head of a set with some of its elements, or more of them."""
         found = answer.attributes
         name = found[A_SETNAME].rstrip(b"\0")
-        if not name.startswith(self._prefix):
+        # Our names are ASCII: another is somebody else's, whatever it begins with.
+        if not name.startswith(self._prefix) or not name.isascii():
             return
         if A_TYPENAME in found:
             self._sets[name] = _Reading(name.decode(), self._family, found)
@@ -190,14 +191,15 @@ class _Reading:
         offset, end = 0, len(data)
         while offset < end:
             size, _ = unpack(data, offset)
-            at, offset = offset + 4, offset + size
+            # A length of 0 makes no sense, and must not be read for ever.
+            at, offset = offset + 4, offset + (size or 4)
             self.seen += 1
             network = port = packets = flags = 0
             length, protocol, interface = bits, "", ""
             while at < offset:
                 size, kind = unpack(data, at)
                 start, stop = at + 4, at + size
-                at += size + 3 & ~3
+                at += size + 3 & ~3 or 4
                 kind &= KIND_MASK
                 if kind == D_IP:
                     network = int.from_bytes(data[start + 4 : stop], "big")
@@ -213,7 +215,7 @@ class _Reading:
                 elif kind == D_FLAGS:
                     flags = int.from_bytes(data[start:stop], "big")
                 elif kind == D_IFACE:
-                    interface = data[start : stop - 1].decode()
+                    interface = data[start : stop - 1].decode(errors="backslashreplace")
             self.ours &= not flags & ~FLAG_NOMATCH
             element = Element(Prefix(family, network, length), protocol, port, interface, bool(flags))
             self.elements[element] = packets

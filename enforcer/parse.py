@@ -139,7 +139,7 @@ class _RuleReader:
             rate, unit = self._limit["upto"].split("/")
             if unit != "sec":
                 raise ValueError(unit)
-            per = msgspec.convert(self._limit["mode"], Literal["srcip", "dstip"])
+            per = msgspec.convert(self._limit.get("mode", ""), Literal["srcip", "dstip", ""])
             self._matches.append(Limit(self._limit["name"], per, int(rate)))
         return Rule(tuple(self._matches), self._target, self._comment)
 
@@ -199,6 +199,8 @@ class _RuleReader:
                 self._matches.append(self._read_inverted(self._take()))
             case "--match-set":
                 name, fields = self._take(), self._take().split(",")
+                if not name.isascii() or set(name) & set(" \t\"'\\"):
+                    raise ValueError(name)  # no set of ours
                 self._matches.append(InSet(name, msgspec.convert(fields, tuple[Literal["src", "dst"], ...])))
             case "--comment":
                 self._comment = self._take()

@@ -96,7 +96,8 @@ def _match_text(match: Match, protocol: str) -> str:
         case InSet(name, fields):
             return f"-m set --match-set {name} {','.join(fields)}"
         case Limit(name, per, rate):
-            return f"-m hashlimit --hashlimit-upto {rate}/sec --hashlimit-mode {per} --hashlimit-name {name}"
+            mode = f" --hashlimit-mode {per}" if per else ""
+            return f"-m hashlimit --hashlimit-upto {rate}/sec{mode} --hashlimit-name {name}"
 
 
 def _range_text(low: int, high: int) -> str:

@@ -145,11 +145,18 @@ def _plain(body: bytes | Raw) -> Pod | None:
 
 def _identity(resource: Resource, body: bytes | Raw) -> _Identity | None:
     try:
-        found = _NAMED.decode(body).metadata
+        found = _named(body)
     except _UNREADABLE:
         return None
     namespaced = resource.kind in ("Pod", "NetworkPolicy")
     return found if found.name and bool(found.namespace) is namespaced else None
+
+
+def _named(body: bytes | Raw) -> _Identity:
+    try:
+        return _NAMED.decode(body).metadata
+    except UnicodeDecodeError:  # somewhere; what the object is called may be readable all the same
+        return _NAMED.decode(bytes(body).decode(errors="replace")).metadata
 
 
 def _own_node(node: Node, body: bytes | Raw) -> OwnNode:

@@ -7,6 +7,7 @@ to four bytes (linux/rtnetlink.h, if_link.h, neighbour.h). Numbers within are in
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Iterator
@@ -154,6 +155,8 @@ def messages(data: bytes) -> Iterator[Message]:
         if kind in (ERROR, DONE) and len(body) >= 4 and (code := struct.unpack_from("=i", body)[0]) < 0:
             raise OSError(-code, os.strerror(-code))
         yield Message(kind, flags, body)
+        if length < _HEADER.size:
+            raise OSError(errno.EPROTO, os.strerror(errno.EPROTO))
         at += (length + 3) & ~3
 
 

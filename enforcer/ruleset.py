@@ -103,10 +103,11 @@ class InSet(Struct, frozen=True, tag=True):
 
 
 class Limit(Struct, frozen=True, tag=True):
-    """At most `per_second` packets for each source (or destination) address, in a kernel table of that name."""
+    """At most `per_second` packets for each source (or destination) address, or of all together where `per` is "", in a
+    kernel table of that name. A table is what its first rule made it: other limits take another name."""
 
     name: str
-    per: Literal["srcip", "dstip"]
+    per: Literal["srcip", "dstip", ""]
     per_second: int
 
 

@@ -75,5 +75,8 @@ def _mapping(path: Path) -> dict[str, Any]:
     if len(parsed.documents) > 1 or not isinstance(parsed.documents[0][1], dict):
         raise UnreadableInput(str(path), parsed.documents[-1][0], "expected one mapping from option to value")
     # Scalars as they are written: `off` is a mode here, and no boolean.
-    found: dict[str, Any] = yaml.load(text, Loader=yaml.CBaseLoader)
+    try:
+        found: dict[str, Any] = yaml.load(text, Loader=yaml.CBaseLoader)
+    except yaml.YAMLError:  # a second document that is empty
+        raise UnreadableInput(str(path), 0, "expected one mapping from option to value") from None
     return found

@@ -121,10 +121,10 @@ def compile_files(paths: tuple[str, ...], recursive: bool) -> Compiled:
 def view_of(compiled: Compiled, options: NodeOptions) -> NodeView:
     """The node as options, objects and this host show it; says on stderr which pods have no interface, and why, and
     which labels say no mode."""
-    from enforcer.bridges import tags_pass_by
     from enforcer.host import attached
     from enforcer.layout import NodeView
     from enforcer.modes import mode_problems
+    from enforcer.weaknesses import weaknesses
 
     known = {node.name for node in compiled.cluster.nodes} | {pod.node for pod in compiled.cluster.pods}
     if options.node not in known:
@@ -137,7 +137,7 @@ def view_of(compiled: Compiled, options: NodeOptions) -> NodeView:
     found = attached(compiled, options.node, given, cidrs, options.host_interfaces)
     for pod, reason in found.unattached.items():
         warn(f"{pod}: {reason}, so it stays closed")
-    if found.bridges and (weakness := tags_pass_by()):
+    for weakness in weaknesses(bool(found.bridges)):
         warn(weakness)
     return NodeView(
         options.node,

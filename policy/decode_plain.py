@@ -69,7 +69,7 @@ def plain_pod(body: Raw) -> Pod | None:
     """The pod in `body`; None where it is not plain."""
     try:
         return pod_of(_POD.decode(body))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 

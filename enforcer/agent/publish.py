@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from msgspec.structs import replace
 
@@ -14,13 +14,14 @@ from enforcer.agent.metrics import Metrics
 from enforcer.agent.notice import TOO_LARGE, notices
 from enforcer.agent.programmed import Programmed
 from enforcer.agent.report import About, Gate, Reporter, Said
-from enforcer.bridges import bridge_filtering, tags_pass_by
+from enforcer.bridges import bridge_filtering
 from enforcer.ender import Ender
 from enforcer.layout import NodeView
 from enforcer.modes import mode_of, mode_problems
 from enforcer.repair import Repair
 from enforcer.steps import DropSet, Plan, Transaction
 from enforcer.watchers import Watchers
+from enforcer.weaknesses import weaknesses
 from policy.cidr import Family
 from policy.errors import HostRefused
 from policy.model import DIRECTIONS, Pod
@@ -112,7 +113,7 @@ class Publisher:
         self._overdue = self._unattached_for_long(loop, now)
         bridged = bool(loop.view and loop.view.pod_bridges and loop.view.mode != "off")
         self._unfiltered = bridge_filtering(self._families) if bridged else None
-        self._publish(loop, now, (tags_pass_by(),) if bridged else ())
+        self._publish(loop, now, weaknesses(bridged) if loop.view and loop.view.mode != "off" else ())
         self._tell(loop)
 
     def _unattached_for_long(self, loop: Loop, now: float) -> dict[str, str]:
@@ -132,7 +133,7 @@ class Publisher:
             self._metrics.watch_restarts.labels(kind).inc(begun - counted.get(kind, 0))
             counted[kind] = begun
 
-    def _publish(self, loop: Loop, now: float, weaknesses: Iterable[str | None]) -> None:
+    def _publish(self, loop: Loop, now: float, weak: tuple[str, ...]) -> None:
         knowledge, index = loop.knowledge, loop.keeper.index
         heard, view = knowledge.heard, loop.view
         namespaces = index.namespaces
@@ -158,7 +159,7 @@ class Publisher:
             too_large=self._too_large(loop),
             kernel=loop.keeper.counts(),
             unattached=dict(knowledge.attached.unattached),
-            weaknesses=tuple(filter(None, weaknesses)),
+            weaknesses=weak,
             problems=mode_problems(namespaces)
             + tuple(str(p) for found in heard.findings.values() for f in found.values() for p in f.problems)
             + tuple(f"CNI result {file}: {reason}" for file, reason in knowledge.unreadable.items()),

@@ -85,7 +85,7 @@ class _Handler(StreamRequestHandler):
     def _answers(self, asked: bytes) -> Iterable[object]:
         try:
             question = msgspec.json.decode(asked, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return [{"error": f"not a question: {error}"}]
         return self.server.answers(question)
 

@@ -42,10 +42,20 @@ def until(holds: Callable[[], bool], what: str, patience: float = PATIENCE) -> f
 class AgentProcess:
     """Runs in the node's network namespace. `stop` is SIGTERM, `kill` is SIGKILL; both by its own process id."""
 
-    def __init__(self, world: World, node: str, folder: Path, config: str, *more: str, wait: bool = True) -> None:
+    def __init__(
+        self,
+        world: World,
+        node: str,
+        folder: Path,
+        config: str,
+        *more: str,
+        wait: bool = True,
+        under: tuple[str, ...] = (),
+    ) -> None:
+        """`under` is a program that runs the agent's, with its arguments."""
         self.log = folder / f"agent-{time.monotonic_ns()}.log"
         self.folder = folder
-        argv = [sys.executable, "-m", "podfence", "node", "agent", "--node", node, "--kubeconfig", config]
+        argv = [*under, sys.executable, "-m", "podfence", "node", "agent", "--node", node, "--kubeconfig", config]
         argv += ["--backend", world.backend.mode, "--state-dir", str(folder / "state"), "--cni-results", "", *more]
         lock = {"XTABLES_LOCKFILE": str(folder / "xtables.lock"), "PYTHONPATH": str(_ROOT)}
         self._place = world.lab.inside(node)
@@ -137,8 +147,8 @@ class Cluster:
         tree["metadata"]["labels"] = labels
         self.put(tree)
 
-    def agent(self, *more: str, wait: bool = True) -> AgentProcess:
-        return AgentProcess(self.world, "n1", self.folder, self.config, *more, wait=wait)
+    def agent(self, *more: str, wait: bool = True, under: tuple[str, ...] = ()) -> AgentProcess:
+        return AgentProcess(self.world, "n1", self.folder, self.config, *more, wait=wait, under=under)
 
 
 @contextmanager
