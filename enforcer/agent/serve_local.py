@@ -77,6 +77,8 @@ class _Handler(StreamRequestHandler):
         """An asker who leaves early, or says nothing, is no event."""
         with suppress(OSError):
             if _user_of(self.connection) not in self.server.users:
+                # To say nothing would look like an answer without lines.
+                self.wfile.write(b'{"error": "only root is answered"}\n')
                 return
             if asked := self.rfile.readline(_LONGEST_QUESTION):
                 for answer in self._answers(asked):
