@@ -102,5 +102,6 @@ def decoded(answer: Answer) -> dict[str, Any] | str:
 
 
 def _in_a_line(error: Exception) -> str:
-    reason = getattr(error, "reason", "") or str(error)
-    return " ".join(str(reason).split())[:300]
+    # A refused WebSocket says its headers too, behind a sign of its own.
+    reason = str(getattr(error, "reason", "") or error).partition(" -+-+- ")[0]
+    return " ".join(reason.split())[:300]

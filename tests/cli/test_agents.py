@@ -3,6 +3,8 @@ our files, the API server and a kernel; and `rehearse` of every node's connectio
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 import yaml
 
 from tests.cli.laptop import Laptop
-from tests.cli.test_explain_live import ALLOWED, DENIED, EXAMPLE, Shop, enforced
+from tests.cli.test_explain_live import ALLOWED, DENIED, EXAMPLE, Shop, enforced, take_out
+from tests.enforcer.connections import connection
 from tests.semantics.world import pod
 
 pytestmark = pytest.mark.kernel
@@ -129,3 +132,74 @@ def test_a_pod_that_only_the_files_know(laptop: Laptop, tmp_path: Path) -> None:
     more.write_text(yaml.safe_dump(pod("shop/more", ["10.20.1.99"], "n1", app="web")))
     ran = laptop.run("explain", "shop/more", "shop/api-0", "--port", "8080", "--live", "--with", more, code=3)
     assert "node n1: no pod, workload, Service or node is called 'shop/more'" in ran.stderr
+
+
+@pytest.fixture
+def proposed(tmp_path: Path) -> Path:
+    """The worker is no longer among those who may call the API."""
+    (api,) = [each for each in policies(EXAMPLE) if each["metadata"]["name"] == "api"]
+    file = tmp_path / "new.yaml"
+    text = yaml.safe_dump(api)
+    assert "- worker\n" in text
+    file.write_text("\n".join(each for each in text.splitlines() if each.strip() != "- worker"))
+    return file
+
+
+def test_every_nodes_connections_are_rehearsed(shop: Shop, laptop: Laptop, proposed: Path, tmp_path: Path) -> None:
+    with (
+        connection(shop, "shop/worker-0", "shop/api-0", port=8080) as one,
+        connection(shop, "shop/web-0", "shop/api-1", port=9090),
+    ):
+        ran = laptop.run("rehearse", "--agents", "-f", proposed, "-o", "json", "--exit-code", code=1)
+        first, second = json.loads(ran.stdout)
+        one.alive()
+        assert (first["node"], second["node"], second["rehearsed"]["cut"]) == ("n1", "n2", 0)
+        (cut,) = first["rehearsed"]["connections"]
+        assert (cut["src"], cut["dst"], cut["port"], cut["count"]) == ("shop/worker-0", "shop/api-0", 8080, 1)
+        assert ("ingress", "shop/api", str(proposed)) in {
+            (by["direction"], by["policy"], by.get("file", "")) for by in cut["by"]
+        }
+        text = laptop.run("rehearse", "--agents", "-f", proposed, "--node", "n1").stdout
+        assert text.splitlines()[0] == "node n1 cuts 1 connection in the table now:"
+        # What the node itself says where it is given all of the files.
+        shutil.copytree(shop.folder, tmp_path / "whole")
+        take_out(tmp_path / "whole", ("shop", "api"))
+        here = json.loads(
+            shop.on("n1", "rehearse", "--node", "n1", "-f", tmp_path / "whole", "-f", proposed, "-o", "json")
+        )
+        assert [each["count"] for each in here["connections"]] == [1]
+        assert [each["policy"] for each in here["connections"][0]["by"]] == [each["policy"] for each in cut["by"]]
+    # Nothing was changed.
+    assert laptop.json("explain", "shop/worker-0", "shop/api-0", "--port", "8080")["verdict"] == "allowed"
+
+
+def test_what_audit_has_counted_is_told(shop: Shop, laptop: Laptop, proposed: Path) -> None:
+    shop.enforce("audit")
+    try:
+        shop.json("n1", "node", "probe", *DENIED, "--node", "n1")
+        answers = laptop.json("rehearse", "--agents", "-f", proposed)
+        audited = {each["node"]: each["rehearsed"]["audited"] for each in answers}
+        assert {(each["pod"], each["direction"]) for each in audited["n1"]} == {
+            ("shop/web-0", "egress"),
+            ("data/db-0", "ingress"),
+        }
+        assert audited["n2"] == []
+        text = laptop.run("rehearse", "--agents", "-f", proposed, "--node", "n1").stdout
+        assert "packets that audit has let pass" in text and "egress of shop/web-0 (10.20.1.10)" in text
+    finally:
+        shop.enforce()
+
+
+def test_a_node_that_cannot_be_asked_leaves_it_unknown(laptop: Laptop, proposed: Path) -> None:
+    laptop.server.agents.pop("agent-n2")
+    ran = laptop.run("rehearse", "--agents", "-f", proposed, code=3)
+    assert "node n2: not seen: exec: " in ran.stdout and "node n1 cuts " in ran.stdout
+    assert "node n2: exec: " in ran.stderr
+    laptop.run("rehearse", "--agents", "-f", proposed, "--node", "n1")
+    assert (
+        "no agent of podfence on node n9"
+        in laptop.run("rehearse", "--agents", "-f", proposed, "--node", "n9", code=3).stderr
+    )
+    laptop.server.refuse = ("networkpolicies",)
+    ran = laptop.run("rehearse", "--agents", "-f", proposed, "--node", "n1", code=3)
+    assert ran.stdout == "" and "403 Forbidden" in ran.stderr
