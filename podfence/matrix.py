@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Wider grids than this are no help: a line for each pair, then.
 _WIDEST = 40
+_NO_PORTS = ("", "")
 _CORNER = "from \\ to"
 
 
@@ -64,13 +65,15 @@ def edges(nodes: Sequence[Node], cells: Iterable[Sequence[Cell]]) -> Iterator[Ed
     """The pairs that have a port."""
     from podfence.graphs import Edge
 
-    # A matrix has millions of cells, and few kinds of them.
-    known: dict[Cell, tuple[str, str]] = {}
+    # A matrix has millions of cells, and few kinds of them; one that is kept here keeps its identity.
+    known: dict[int, tuple[Cell, tuple[str, str]]] = {}
     for src, row in zip(nodes, cells, strict=True):
         for dst, cell in zip(nodes, row, strict=True):
-            if cell:
-                texts = known.get(cell) or known.setdefault(cell, port_texts(cell))
-                yield Edge(src.name, dst.name, *texts)
+            found = known.get(id(cell))
+            if found is None:
+                found = known[id(cell)] = cell, port_texts(cell)
+            if found[1] != _NO_PORTS:
+                yield Edge(src.name, dst.name, *found[1])
 
 
 def edge(src: Node, dst: Node, cell: Cell, depth: int = 0) -> Edge:
