@@ -6,7 +6,7 @@ and direction, by asking each term for its places, never each pair for its terms
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from compiler.allowset import AllowSet, RuleRef
 from compiler.compile import Compiled
@@ -34,6 +34,7 @@ class Allowed:
         self._allow: dict[tuple[int, Direction], AllowSet] = {}
         self._rows: dict[tuple[int, Direction, FlowFamily], Row] = {}
         self._row_of: dict[tuple[int, Direction, FlowFamily], Row] = {}
+        self._ingress: dict[FlowFamily, list[Row]] = {}
         self._selected: dict[PodTerm, list[int]] = {}
         self._spaces: dict[Selector, list[str]] = {}
         self._held: dict[tuple[AddressSet, FlowFamily], list[int]] = {}
@@ -62,13 +63,16 @@ class Allowed:
 
     def ports(self, src: int, dst: int, family: FlowFamily) -> PortSet:
         """What a pod of `src` may use at another pod of `dst`: both halves must allow it (semantics, row 3)."""
-        ingress, egress = self.row(dst, "ingress", family), self.row(src, "egress", family)
-        if ingress is None:
-            return ALL_PORTS if egress is None else egress.get(dst, NO_PORTS)
-        found = ingress.get(src, NO_PORTS)
-        if found is NO_PORTS or egress is None:
-            return found
-        return found.intersection(egress.get(dst, NO_PORTS))
+        return _both(src, dst, self.row(dst, "ingress", family), self.row(src, "egress", family))
+
+    def ports_from(self, src: int, family: FlowFamily) -> Iterator[PortSet]:
+        """`ports` at each place, in order."""
+        rows = self._ingress.get(family)
+        if rows is None:
+            rows = [self.row(dst, "ingress", family) for dst in range(len(self.places))]
+            self._ingress[family] = rows
+        egress = self.row(src, "egress", family)
+        return (_both(src, dst, ingress, egress) for dst, ingress in enumerate(rows))
 
     def by_family(self, src: int, dst: int) -> dict[FlowFamily, PortSet]:
         return {family: self.ports(src, dst, family) for family in self.families(src, dst)}
@@ -131,6 +135,16 @@ class Allowed:
             found = [number for number, place in enumerate(self.places) if place.is_held_by(addresses, family)]
             self._held[addresses, family] = found
         return found
+
+
+def _both(src: int, dst: int, ingress: Row, egress: Row) -> PortSet:
+    """What both halves allow."""
+    if ingress is None:
+        return ALL_PORTS if egress is None else egress.get(dst, NO_PORTS)
+    found = ingress.get(src, NO_PORTS)
+    if found is NO_PORTS or egress is None:
+        return found
+    return found.intersection(egress.get(dst, NO_PORTS))
 
 
 def numbered(ports: PortSet | NamedPort, dst: Place) -> PortSet:

@@ -12,9 +12,10 @@ from msgspec import Struct
 
 from compiler.allowed import Allowed
 from compiler.compile import Compiled
-from compiler.places import FAMILIES, Place, places
+from compiler.places import FAMILIES, FlowFamily, Place, families_between, places
 from compiler.ports import ALL_PORTS, NO_PORTS, PortSet
 from compiler.regions import ports_everywhere, ports_somewhere, region_of
+from policy.cidr import Family
 from policy.model import Direction
 
 OUTSIDE = "outside"
@@ -70,7 +71,10 @@ class Reach:
         """What a pod of `src` may use at another one of `dst`."""
         if self.outside in (src, dst):
             return self._with_outside(src, dst)
-        found = [*self._allowed.by_family(src, dst).values()]
+        return self._joined([*self._allowed.by_family(src, dst).values()])
+
+    def _joined(self, found: Sequence[PortSet]) -> Cell:
+        """The cell of a pair with these ports, a set for each family in which it can speak."""
         if not found or found == [NO_PORTS]:
             return NOTHING
         every, some = found[0], found[0]
@@ -80,8 +84,35 @@ class Reach:
 
     def rows(self) -> Iterator[list[Cell]]:
         """Each source's cells, in the order of the destinations."""
-        numbers = range(len(self.nodes))
-        return ([self.cell(src, dst) for dst in numbers] for src in numbers)
+        for src in range(self.outside):
+            yield [*self._row(src), self.cell(src, self.outside)]
+        yield [self.cell(self.outside, dst) for dst in range(len(self.nodes))]
+
+    def _row(self, src: int) -> Iterator[Cell]:
+        """The cells of one place as a source, but for the outside. Most pairs speak in one family alone, and have the
+        same few port-sets."""
+        place = self.places[src]
+        ports: dict[FlowFamily, list[PortSet]] = {}
+        known: dict[int, tuple[PortSet, Cell]] = {}
+        between: dict[frozenset[Family], list[list[PortSet]]] = {}
+        for dst, other in enumerate(self.places):
+            if src == dst and place.is_one_pod:
+                yield NOTHING
+                continue
+            columns = between.get(other.families)
+            if columns is None:
+                for family in families_between(place, other):
+                    if family not in ports:
+                        ports[family] = [*self._allowed.ports_from(src, family)]
+                columns = between[other.families] = [ports[family] for family in families_between(place, other)]
+            if len(columns) != 1:
+                yield self._joined([column[dst] for column in columns])
+                continue
+            only = columns[0][dst]
+            found = known.get(id(only))  # which stays alive beside the cell
+            if found is None:
+                found = known[id(only)] = only, self._joined([only])
+            yield found[1]
 
     def steps(self, start: Iterable[int], depth: int) -> Iterator[Step]:
         """All that can be reached from the nodes of `start` in at most `depth` steps, nearest first, each once."""

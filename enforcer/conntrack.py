@@ -96,7 +96,12 @@ def write(mark: int, is_set: bool, found: Sequence[Identity]) -> int:
 
 def doomed(judge: Judges, mark: int) -> list[Tracked]:
     """As `forbidden`, the flows themselves; nothing is written."""
-    return [flow for flow in _dump(dump_request(mark, False), None) if judge.forbids(flow)]
+    return [flow for flow in unmarked(mark) if judge.forbids(flow)]
+
+
+def unmarked(mark: int) -> Iterator[Tracked]:
+    """All flows without the bit."""
+    return _dump(dump_request(mark, False), None)
 
 
 def delete(found: Sequence[Identity]) -> int:

@@ -35,10 +35,10 @@ class Answer(Struct, frozen=True):
 class Agents:
     """Reaches them as the kubeconfig's user. HostRefused where the API server can't be reached or forbids it."""
 
-    def __init__(self, kubeconfig: str, context: str, namespace: str) -> None:
+    def __init__(self, kubeconfig: str | None, context: str | None, namespace: str) -> None:
         from kubernetes import client, config
 
-        self._namespace = namespace
+        self.namespace = namespace
         try:
             config.load_kube_config(config_file=kubeconfig or None, context=context or None)
         except Exception as error:  # the package raises many kinds
@@ -47,9 +47,9 @@ class Agents:
 
     def find(self) -> list[Agent]:
         try:
-            found = self._core.list_namespaced_pod(self._namespace, label_selector=LABEL, _request_timeout=_SECONDS)
+            found = self._core.list_namespaced_pod(self.namespace, label_selector=LABEL, _request_timeout=_SECONDS)
         except Exception as error:
-            raise HostRefused(f"list pods in {self._namespace}: {_in_a_line(error)}") from None
+            raise HostRefused(f"list pods in {self.namespace}: {_in_a_line(error)}") from None
         agents = (Agent(p.spec.node_name or "", p.metadata.name, p.status.phase == "Running") for p in found.items)
         return sorted(agents, key=lambda agent: agent.node)
 
@@ -69,7 +69,7 @@ class Agents:
             core = client.CoreV1Api(client.ApiClient(self._core.api_client.configuration))
             spoken: Callable[..., Any] = core.connect_get_namespaced_pod_exec
             session = stream(
-                spoken, agent.pod, self._namespace, command=[*argv], stdout=True, stderr=True, stdin=False, tty=False,
+                spoken, agent.pod, self.namespace, command=[*argv], stdout=True, stderr=True, stdin=False, tty=False,
                 _preload_content=False,
             )  # fmt: skip
             session.run_forever(timeout=_SECONDS)
@@ -77,8 +77,18 @@ class Agents:
         except Exception as error:
             return Answer(agent, error=f"exec: {_in_a_line(error)}")
         if code and not said:
-            return Answer(agent, error=" ".join(complaint.split()) or f"it ended with {code}")
+            return Answer(
+                agent, error=" ".join(complaint.split()).removeprefix("podfence: ") or f"it ended with {code}"
+            )
         return Answer(agent, said.encode())
+
+
+def reached(kubeconfig: str | None, context: str | None, namespace: str) -> Agents | HostRefused:
+    """For those to whom not reaching them is an answer."""
+    try:
+        return Agents(kubeconfig, context, namespace)
+    except HostRefused as error:
+        return error
 
 
 def decoded(answer: Answer) -> dict[str, Any] | str:
@@ -92,5 +102,6 @@ def decoded(answer: Answer) -> dict[str, Any] | str:
 
 
 def _in_a_line(error: Exception) -> str:
-    reason = getattr(error, "reason", "") or str(error)
-    return " ".join(str(reason).split())[:300]
+    # A refused WebSocket says its headers too, behind a sign of its own.
+    reason = str(getattr(error, "reason", "") or error).partition(" -+-+- ")[0]
+    return " ".join(reason.split())[:300]

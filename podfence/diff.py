@@ -15,8 +15,7 @@ from policy.errors import UnknownVerdict, UsageError
 if TYPE_CHECKING:
     from compiler.compare import Cause, Change
     from compiler.units import Group, Side
-    from podfence.load import Loaded
-    from policy.model import NetworkPolicy
+    from policy.model import Cluster, NetworkPolicy
 
 DiffForm = Literal["text", "json", "yaml", "markdown"]
 Fail = Literal["opened", "closed", "any"]
@@ -81,6 +80,13 @@ class Difference(Struct, frozen=True, omit_defaults=True):
     help="What both sides have: the cluster's pods and namespaces, for sides that hold policies only.",
 )
 @recursive_option
+@click.option("--context", metavar="NAME", help="Of cluster: another context of the kubeconfig than the current one.")
+@click.option("--kubeconfig", metavar="FILE", help="Of cluster: another kubeconfig.")
+@click.option(
+    "--prune",
+    is_flag=True,
+    help="Beside cluster: policies that the files don't hold are gone, in the namespaces that they speak of.",
+)
 @click.option("--exit-code", is_flag=True, help="End with 1 where there is any difference, as --fail-on any.")
 @click.option(
     "--fail-on", type=click.Choice(["opened", "closed", "any"]), help="End with 1 where flows are opened, or closed."
@@ -99,6 +105,9 @@ def command(
     new: str,
     paths: tuple[str, ...],
     recursive: bool,
+    context: str | None,
+    kubeconfig: str | None,
+    prune: bool,
     exit_code: bool,
     fail_on: Fail | None,
     form: DiffForm,
@@ -106,24 +115,28 @@ def command(
     """Show the flows that are opened and closed between OLD and NEW.
 
     \b
-    OLD and NEW are a file, a folder, - for stdin, or a git revision and a path:
+    OLD and NEW are a file, a folder, - for stdin, a git revision and a path, or a cluster:
       podfence diff HEAD~1:policies policies -f cluster.yaml
+      podfence diff cluster: policies
+    Beside cluster:, files are what is applied to it: that side is the cluster with them on top.
     By workload, in whole port ranges; what is outside the cluster, as blocks of addresses.
     A pod is the same on both sides by its name, else by its workload.
     """
     from compiler.compare import compare
     from compiler.compile import compile_cluster
+    from podfence.sides import Common, read_sides
 
     if [old, new, *paths].count("-") > 1:
         raise UsageError("stdin can be one side only")
-    sides: dict[Side, Loaded] = {"old": _read(old, paths, recursive), "new": _read(new, paths, recursive)}
-    for side, loaded in sides.items():
-        if not any(pod.selectable for pod in loaded.cluster.pods):
+    read = read_sides(old, new, Common(paths, recursive, context, kubeconfig, prune))
+    sides: dict[Side, Cluster] = {"old": read[0], "new": read[1]}
+    for side, cluster in sides.items():
+        if not any(pod.selectable for pod in cluster.pods):
             raise UnknownVerdict(
                 f"the {side} side has no pod, so no flow can be known: give the cluster's pods with -f"
             )
-    changes = compare(*(compile_cluster(loaded.cluster) for loaded in sides.values()))
-    policies = {side: {each.key: each for each in loaded.cluster.policies} for side, loaded in sides.items()}
+    changes = compare(*map(compile_cluster, sides.values()))
+    policies = {side: {each.key: each for each in cluster.policies} for side, cluster in sides.items()}
     found = [_difference(change, policies) for change in changes]
     if form == "markdown":
         for text in _markdown(found, old, new):
@@ -135,15 +148,6 @@ def command(
     kinds = {each.change for each in found}
     wanted = {"any"} if exit_code else {fail_on}
     return 1 if (kinds & wanted) or ("any" in wanted and kinds) else 0
-
-
-def _read(side: str, paths: tuple[str, ...], recursive: bool) -> Loaded:
-    from podfence.inputs import read_cluster
-    from podfence.revisions import contents, is_revision
-
-    if is_revision(side):
-        return read_cluster(paths, recursive, contents(side, recursive))
-    return read_cluster((side, *paths), recursive)
 
 
 def _difference(change: Change, policies: dict[Side, dict[str, NetworkPolicy]]) -> Difference:

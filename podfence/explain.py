@@ -6,15 +6,16 @@ import gc
 from typing import TYPE_CHECKING, Literal
 
 import click
+from msgspec import Struct
 
-from podfence.options import node_egress_option
+from podfence.options import agents_options, node_egress_option
 from podfence.sources import Sources, source_options
 from policy.errors import UnknownVerdict, UsageError
 
 if TYPE_CHECKING:
     from compiler.verdict import NodeEgress
-    from podfence.answers import Explanation
-    from podfence.asking import Asking
+    from podfence.answers import Explanation, LiveOut
+    from podfence.asking import Asking, Port
     from podfence.ends import Ends, Named
     from podfence.sources import Found
     from policy.model import Labels
@@ -34,9 +35,10 @@ Expect = Literal["allow", "deny"]
 @click.option("--src-labels", metavar="KEY=VALUE,…", help="SRC is a pod, there or not, with these labels.")
 @click.option("--dst-labels", metavar="KEY=VALUE,…", help="DST is a pod, there or not, with these labels.")
 @click.option("--fix", "wants_fix", is_flag=True, help="The smallest change that turns the verdict.")
-@click.option("--live", is_flag=True, help="Also walk the flow through the rules that are installed here.")
+@click.option("--live", is_flag=True, help="Also walk the flow through the rules that are installed.")
 @click.option("--lab", "lab_name", metavar="NAME", help="With --live: the nodes of this lab, not this host.")
 @click.option("--node", "node_name", metavar="NODE", help="With --live: which node this host is, if not by its name.")
+@agents_options("With --live: through the nodes' agents; so it is anyway where this host is no node.")
 @click.option("--expect", type=click.Choice(["allow", "deny"]), help="End with 1 where the verdict is another.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing; the exit code answers.")
 @click.option(
@@ -60,6 +62,8 @@ def command(
     live: bool,
     lab_name: str | None,
     node_name: str | None,
+    through_agents: bool,
+    agents_namespace: str,
     expect: Expect | None,
     quiet: bool,
     form: Form,
@@ -103,12 +107,42 @@ def command(
         explained.fix, said = fix(asking, *ends_asked, port)
         explained.notes += said
     if live:
-        from podfence.live import live_walks
-
-        explained.live = live_walks(asking, *ends_asked, port, lab_name, node_name)
+        place = Place(sources, lab_name, node_name, through_agents, agents_namespace)
+        explained.live = _live(asking, ends_asked, port, place)
     if not quiet:
         _print(explained, form)
     return _ending(explained, expect)
+
+
+class Place(Struct, frozen=True):
+    """Where `--live` is to look."""
+
+    sources: Sources
+    lab: str | None
+    node: str | None
+    through_agents: bool
+    namespace: str
+
+
+def _live(asking: Asking, ends: tuple[Named, Named], port: Port, place: Place) -> LiveOut:
+    """On this host, where it is a node, or in a lab; else through the agents."""
+    if place.through_agents and (place.lab or place.node):
+        raise UsageError("--agents asks each node by its own name: leave out --lab and --node")
+    import socket
+
+    here = place.lab or place.node or socket.gethostname() in asking.known_nodes
+    if here and not place.through_agents:
+        from podfence.live import live_walks
+
+        return live_walks(asking, *ends, port, place.lab, place.node)
+    from podfence.agents import reached
+    from podfence.live_agents import agent_walks
+
+    sources = place.sources
+    ours = "the files" if sources.paths else "the objects that were read from here"
+    if sources.more or sources.gone:
+        ours = "the objects with the change"
+    return agent_walks(asking, *ends, port, reached(sources.kubeconfig, sources.context, place.namespace), ours)
 
 
 def _ends(

@@ -6,6 +6,8 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import islice
 from typing import Literal
 
 import click
@@ -17,6 +19,7 @@ GraphForm = Literal["text", "json", "yaml", "csv", "dot", "mermaid"]
 FORMS = ("text", "json", "yaml", "csv", "dot", "mermaid")
 # What a spreadsheet would take for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_AT_ONCE = 1000
 
 graph_form_option = click.option(
     "-o",
@@ -56,24 +59,30 @@ class Edge(Struct, frozen=True, omit_defaults=True):
 
 
 class Graph(Struct, frozen=True):
+    """Where it is written line by line, edges may be found while it is."""
+
     ends: list[End]
-    edges: list[Edge]
+    edges: Iterable[Edge]
 
 
 def csv_lines(graph: Graph) -> Iterator[str]:
-    """A row an edge. What begins as a formula does gets an apostrophe."""
+    """A row an edge. What begins as a formula does gets an apostrophe. Texts are few, and rows may be millions, so each
+    text is written out once."""
     pods = {end.name: end.pods for end in graph.ends}
-    head = ("from", "from_pods", "to", "to_pods", "ports", "some_ports")
-    rows = ((e.src, pods[e.src], e.dst, pods[e.dst], e.ports, e.some_ports) for e in graph.edges)
-    for row in (head, *rows):
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="").writerow(map(_cell, row))
-        yield buffer.getvalue()
+    ends = {name: f"{_field(name)},{count}" for name, count in pods.items()}
+    ports = cache(_field)
+    yield "from,from_pods,to,to_pods,ports,some_ports"
+    for e in graph.edges:
+        yield f"{ends[e.src]},{ends[e.dst]},{ports(e.ports)},{ports(e.some_ports)}"
 
 
-def _cell(value: object) -> str:
-    text = printable(str(value))
-    return f"'{text}" if text.startswith(_FORMULA) else text
+def _field(text: str) -> str:
+    """A field of a row."""
+    text = printable(text)
+    buffer = io.StringIO()
+    # Beside another one: alone, an empty field is written otherwise.
+    csv.writer(buffer, lineterminator="").writerow((f"'{text}" if text.startswith(_FORMULA) else text, ""))
+    return buffer.getvalue()[:-1]
 
 
 def dot_lines(graph: Graph) -> Iterator[str]:
@@ -109,5 +118,7 @@ def _numbers(graph: Graph) -> dict[str, str]:
 
 
 def write(lines: Iterable[str]) -> None:
-    for each in lines:
-        click.echo(each)
+    """Many at a time: `click.echo` looks at the terminal anew at each call."""
+    rest = iter(lines)
+    while some := list(islice(rest, _AT_ONCE)):
+        click.echo("\n".join(some))

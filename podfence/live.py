@@ -4,62 +4,27 @@ sending anything, and the drift named where the two disagree."""
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
-from compiler.verdict import End, Flow, verdict
+from compiler.verdict import End, Flow
 from enforcer.attach import Attached
 from enforcer.backend import Backend, detect
 from enforcer.host import attached, read
-from enforcer.modes import Mode, mode_of
 from enforcer.plan import Actual
-from enforcer.ruleset import HookName, IpProtocol
+from enforcer.ruleset import IpProtocol
 from enforcer.simulate import Packet
 from enforcer.status import installed_mode
 from enforcer.why import Matched, counted_walk
 from podfence.answers import LiveOut, StepOut, WalkOut
 from podfence.asking import Asking, Port
 from podfence.ends import Named
+from podfence.hops import NO_NODE, Hop, flows_to_walk, hops, policed, wanted
 from policy.cidr import Family
 from policy.errors import HostRefused, UsageError
-from policy.model import DIRECTIONS, Direction, Pod
 
 if TYPE_CHECKING:
     from lab.cluster import Lab
-
-_MOST = 8
-
-
-class Hop(Struct, frozen=True):
-    """One node that sees a flow. `deciding` are the directions that are decided there; `arrives` and `leaves` are the
-    pods that the packet comes from and goes to on this node, None for anywhere else."""
-
-    node: str
-    hook: HookName
-    deciding: tuple[Direction, ...]
-    arrives: Pod | None
-    leaves: Pod | None
-
-
-def hops(flow: Flow) -> Iterator[Hop]:
-    """The nodes of the two ends, in the order that the packet meets them. What a node sends itself meets no rule."""
-    src, dst = _policed(flow.src), _policed(flow.dst)
-    if src and src.node:
-        if flow.dst.node == src.node:
-            yield Hop(src.node, "INPUT", ("egress",), src, None)
-        elif dst and dst.node == src.node:
-            yield Hop(src.node, "FORWARD", ("egress", "ingress"), src, dst)
-        else:
-            yield Hop(src.node, "FORWARD", ("egress",), src, None)
-    if dst and dst.node and not (src and src.node == dst.node) and flow.src.node != dst.node:
-        yield Hop(dst.node, "FORWARD", ("ingress",), None, dst)
-
-
-def _policed(end: End) -> Pod | None:
-    return end.pod if end.pod is not None and end.pod.selectable else None
 
 
 def live_walks(
@@ -69,18 +34,15 @@ def live_walks(
     place = Here(asking, lab_name, node_name)
     walks: list[WalkOut] = []
     unseen: dict[str, None] = {}
-    flows = [flow for flow in asking.flows(src, dst, port) if flow.src.address and flow.dst.address]
-    for flow in flows[:_MOST]:
+    flows, left_out = flows_to_walk(asking, src, dst, port)
+    unseen |= dict.fromkeys(left_out)
+    for flow in flows:
         for hop in hops(flow):
             if place.can_read(hop.node):
                 walks.append(_walk(asking, place, flow, hop))
             else:
                 unseen[f"node {hop.node}: only what is installed on {place.name} can be read from here"] = None
-    if len(flows) > _MOST:
-        unseen[f"{len(flows) - _MOST} more flows: name pods, not workloads"] = None
-    if not walks and not unseen:
-        unseen["no node with rules is on the way of this flow, or its pods have no node or address yet"] = None
-    return LiveOut(walks, list(unseen))
+    return LiveOut(walks, list(unseen) if walks or unseen else [NO_NODE])
 
 
 class Here:
@@ -132,7 +94,7 @@ class Here:
     def _links(self, node: str) -> dict[str, str]:
         """A lab knows its pods' interfaces, which no route may tell; a host is looked at."""
         pods = [pod for pod in self.lab.cluster.pods if pod.node == node] if self.lab else []
-        return {pod.key: self.lab.host(pod.key).link for pod in pods if self.lab and _policed(End(pod))}
+        return {pod.key: self.lab.host(pod.key).link for pod in pods if self.lab and policed(End(pod))}
 
     def packet(self, flow: Flow, hop: Hop) -> Packet:
         """The first of `flow` as the node of `hop` sees it."""
@@ -197,22 +159,6 @@ def _interface(name: str, port: str) -> str:
 
 def steps(matched: tuple[Matched, ...]) -> list[StepOut]:
     return [StepOut(each.chain, each.text, each.packets) for each in matched]
-
-
-def wanted(asking: Asking, flow: Flow, hop: Hop, mode: Mode | None) -> bool:
-    """What the objects say of the directions that the node decides, where it is in `mode`; None: policies alone."""
-    answer = verdict(asking.compiled, flow, asking.node_egress)
-    halves = {"egress": answer.egress, "ingress": answer.ingress}
-    return all(
-        halves[direction].allowed or not _enforced(asking, flow, direction, mode)
-        for direction in DIRECTIONS
-        if direction in hop.deciding
-    )
-
-
-def _enforced(asking: Asking, flow: Flow, direction: Direction, mode: Mode | None) -> bool:
-    pod = (flow.src if direction == "egress" else flow.dst).pod
-    return mode is None or pod is None or mode_of(asking.compiled.namespaces.get(pod.namespace, {}), mode) == "enforce"
 
 
 def _drift(actual: Actual, hop: Hop, accepts: bool, allowed: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Wider grids than this are no help: a line for each pair, then.
 _WIDEST = 40
+_NO_PORTS = ("", "")
 _CORNER = "from \\ to"
 
 
@@ -51,27 +52,40 @@ def command(paths: tuple[str, ...], recursive: bool, by: Literal["workload", "na
             for text in _pairs(nodes, cells):
                 line(text)
         return 0
-    graph = Graph([End(node.name, node.pods) for node in nodes], list(edges(nodes, cells)))
+    ends = [End(node.name, node.pods) for node in nodes]
+    graph = Graph(ends, edges(nodes, cells))
     if form in ("json", "yaml"):
-        show("json" if form == "json" else "yaml", graph, lambda: ())
+        show("json" if form == "json" else "yaml", Graph(ends, list(graph.edges)), lambda: ())
     else:
         write({"csv": csv_lines, "dot": dot_lines, "mermaid": mermaid_lines}[form](graph))
     return 0
 
 
-def edges(nodes: Sequence[Node], cells: Sequence[Sequence[Cell]]) -> Iterator[Edge]:
+def edges(nodes: Sequence[Node], cells: Iterable[Sequence[Cell]]) -> Iterator[Edge]:
     """The pairs that have a port."""
+    from podfence.graphs import Edge
+
+    # A matrix has millions of cells, and few kinds of them; one that is kept here keeps its identity.
+    known: dict[int, tuple[Cell, tuple[str, str]]] = {}
     for src, row in zip(nodes, cells, strict=True):
         for dst, cell in zip(nodes, row, strict=True):
-            if cell:
-                yield edge(src, dst, cell)
+            found = known.get(id(cell))
+            if found is None:
+                found = known[id(cell)] = cell, port_texts(cell)
+            if found[1] != _NO_PORTS:
+                yield Edge(src.name, dst.name, *found[1])
 
 
 def edge(src: Node, dst: Node, cell: Cell, depth: int = 0) -> Edge:
     from podfence.graphs import Edge
 
+    return Edge(src.name, dst.name, *port_texts(cell), depth)
+
+
+def port_texts(cell: Cell) -> tuple[str, str]:
+    """Those of every pair, and those of some only."""
     more = cell.some.difference(cell.every)
-    return Edge(src.name, dst.name, str(cell.every) if cell.every else "", str(more) if more else "", depth)
+    return str(cell.every) if cell.every else "", str(more) if more else ""
 
 
 def _pairs(nodes: Sequence[Node], cells: Sequence[Sequence[Cell]]) -> Iterator[str]:

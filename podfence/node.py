@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from podfence.node_agent import agent
+from podfence.node_connections import connections_command
 from podfence.node_denials import denials_command
 from podfence.node_flows import ExistingFlows, existing_flows_option, flow_counts, mark_warnings
 from podfence.node_glass import close_command, open_command, state_dir_option, wait_command
@@ -27,7 +28,7 @@ def command() -> None:
     """Render, plan, apply, read back or remove a node's rules."""
 
 
-for _each in (agent, denials_command, open_command, close_command, wait_command):
+for _each in (agent, connections_command, denials_command, open_command, close_command, wait_command):
     command.add_command(_each)
 
 

@@ -20,7 +20,8 @@ from enforcer.why import Matched, counted_walk
 from podfence.answers import StepOut
 from podfence.asking import Asking, read_port
 from podfence.ends import Ends
-from podfence.live import Here, hops, steps, wanted
+from podfence.hops import hops, wanted
+from podfence.live import Here, steps
 from podfence.output import Form, line, show
 from podfence.sources import Sources
 from policy.cidr import Address

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import click
 
@@ -56,3 +56,15 @@ node_egress_option = click.option(
     show_default=True,
     help="What a pod may send to its own node: what its egress rules allow, or everything.",
 )
+
+
+def agents_options(help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--agents`, and where they are."""
+
+    def both(callback: Callable[..., Any]) -> Callable[..., Any]:
+        namespace = click.option(
+            "--agents-namespace", default="podfence-system", show_default=True, help="Where the agents are."
+        )
+        return click.option("--agents", "through_agents", is_flag=True, help=help_text)(namespace(callback))
+
+    return both

@@ -11,6 +11,7 @@ from msgspec import Raw, Struct
 
 from policy.errors import UnreadableInput
 from policy.json_unique import SMALL, check_list, check_object
+from policy.needles import Needles
 from policy.read_json import Head, JsonPlace, item_head, item_offsets, item_starts, parse_json, read_head
 from policy.read_yaml import parse_yaml
 from policy.source import Path, Source, path_text
@@ -115,7 +116,8 @@ def _json_items_about(data: bytes, file: str, head: Head, about: tuple[str, ...]
     An item of a namespace holds its name in quotes, or an escape that could stand for it: one that holds neither is of
     another. So nothing that matters is passed over, however an item is written."""
     raws = head.items or []
-    needles = [json.dumps(name).encode() for name in about] + [b'"Node"', b'"NodeList"', b"\\u"]
+    # `"Node` is how Nodes and lists of them begin, and some other words, which are read for nothing.
+    needles = Needles(data, [*(json.dumps(name).encode() for name in about), b'"Node', rb"\u"])
     found: list[Document] = []
     spans: list[tuple[int, int]] = []
     line, counted = 1, 0
@@ -124,7 +126,7 @@ def _json_items_about(data: bytes, file: str, head: Head, about: tuple[str, ...]
             return None
         end = start + len(memoryview(raw))
         spans.append((start, end))
-        if not any(data.find(needle, start, end) >= 0 for needle in needles):
+        if not needles.any_between(start, end):
             continue
         item = item_head(raw)
         if item is None or item.items is not None:

@@ -12,17 +12,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.cli.exec_server import Runs, is_exec, pod_of, serve_exec
+
 _PATHS = {"Pod": "pods", "NetworkPolicy": "networkpolicies", "Service": "services", "EndpointSlice": "endpointslices"}
 _PATHS |= {"Namespace": "namespaces", "Node": "nodes"}
 TOKEN = "s3cr3t"
 
 
 class Server:
-    """`refuse` are parts of paths that are answered with 403."""
+    """`refuse` are parts of paths that are answered with 403; `agents` are the pods in which commands can be run."""
 
-    def __init__(self, objects: list[dict[str, Any]], refuse: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, objects: list[dict[str, Any]], refuse: tuple[str, ...] = (), agents: dict[str, Runs] | None = None
+    ) -> None:
         self.objects = objects
         self.refuse = refuse
+        self.agents = agents or {}
         self.asked: list[str] = []
         self.url = ""
 
@@ -44,7 +49,7 @@ class Server:
         if selector := query.get("fieldSelector"):
             address = selector.removeprefix("status.podIP=")
             found = [each for each in found if each.get("status", {}).get("podIP") == address]
-        start, limit = int(query.get("continue", 0)), min(int(query["limit"]), 2)
+        start, limit = int(query.get("continue", 0)), 2 if "limit" in query else len(found)
         more = str(start + limit) if start + limit < len(found) else ""
         return 200, {"metadata": {"continue": more}, "items": found[start : start + limit]}
 
@@ -66,6 +71,11 @@ class Server:
 def serving(server: Server) -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            run = server.agents.get(pod_of(self.path)) if is_exec(self.path) else None
+            if run and not any(each in self.path for each in server.refuse):
+                server.asked.append(self.path)
+                serve_exec(self, run)
+                return
             status, body = server.answer(self.path, self.headers.get("Authorization", ""))
             data = json.dumps(body).encode()
             self.send_response(status)

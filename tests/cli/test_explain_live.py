@@ -172,14 +172,14 @@ def test_a_fix_by_packets(shop: Shop, flow: tuple[str, ...]) -> None:
     assert {before["wanted"], fix["turns"]} == {"allowed", "denied"}
     for number, text in enumerate(fix["policies"]):
         key = tuple(yaml.safe_load(text)["metadata"][field] for field in ("namespace", "name"))
-        _take_out(shop.folder, key)
+        take_out(shop.folder, key)
         (shop.folder / f"fix-{number}.yaml").write_text(text)
     shop.enforce()
     after = shop.json("n1", "node", "probe", *flow, "--node", "n1")
     assert (after["wanted"], after["agrees"]) == (fix["turns"], True)
 
 
-def _take_out(folder: Path, key: tuple[str, str]) -> None:
+def take_out(folder: Path, key: tuple[str, str]) -> None:
     """The policy that a fix changes, which is there as it was."""
     for file in folder.glob("policies-*.yaml"):
         objects = [each for each in yaml.safe_load_all(file.read_text()) if each]

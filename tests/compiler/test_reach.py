@@ -42,6 +42,13 @@ def test_a_cell_is_what_the_verdicts_say(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
+def test_rows_are_their_cells(seed: int) -> None:
+    reach = Reach(compiled(cluster(Random(seed))))
+    numbers = range(len(reach.nodes))
+    assert [*reach.rows()] == [[reach.cell(src, dst) for dst in numbers] for src in numbers]
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_steps_are_the_shortest_ways(seed: int) -> None:
     reach = Reach(compiled(cluster(Random(seed))))
     for start in range(len(reach.nodes)):
