@@ -27,7 +27,7 @@ from benchmarks.api_objects import World
 from benchmarks.index_bench import percentile
 from benchmarks.record import Case, Figure, Size, figure
 from benchmarks.watch_bench import server
-from enforcer.backend import MODES, Mode
+from enforcer.kernel.backend import MODES, Mode
 from lab import netns
 
 NODE = 0

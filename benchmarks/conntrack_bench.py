@@ -20,14 +20,14 @@ from benchmarks.lane import forget_flows
 from benchmarks.record import Figure, Size, figure
 from compiler.compile import Compiled, compile_cluster
 from compiler.index import Index
-from enforcer import conntrack
-from enforcer.concern import Concern, concern, owners_of, touched
-from enforcer.conntrack_wire import dump_request
-from enforcer.ender import Ender, Moment, Stage
-from enforcer.gate import Gate
-from enforcer.layout import NodeView, local_pods
-from enforcer.remembered import Memory
-from enforcer.revocation import Judge
+from enforcer.connections.concern import Concern, concern, owners_of, touched
+from enforcer.connections.ender import Ender, Moment, Stage
+from enforcer.connections.gate import Gate
+from enforcer.connections.remembered import Memory
+from enforcer.connections.revocation import Judge
+from enforcer.kernel import conntrack
+from enforcer.kernel.conntrack_wire import dump_request
+from enforcer.rules.layout import NodeView, local_pods
 from lab import netns
 from policy.cidr import Address, Family, parse_address
 from policy.decode import decode_objects

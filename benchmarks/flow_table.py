@@ -12,8 +12,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from enforcer.conntrack_answer import results
-from enforcer.conntrack_wire import ATTRIBUTE, MESSAGE, packed
+from enforcer.kernel.conntrack_answer import results
+from enforcer.kernel.conntrack_wire import ATTRIBUTE, MESSAGE, packed
 from policy.cidr import Address
 from policy.errors import HostRefused
 

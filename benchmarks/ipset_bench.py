@@ -17,9 +17,9 @@ import msgspec
 
 from benchmarks.machine import describe
 from benchmarks.record import Figure, Size, figure
-from enforcer.ipset import Sets
-from enforcer.render import create_text, element_text
-from enforcer.ruleset import Element, IpSet, SetType
+from enforcer.kernel.ipset import Sets
+from enforcer.rules.render import create_text, element_text
+from enforcer.rules.ruleset import Element, IpSet, SetType
 from lab import netns
 from policy.cidr import BITS, Family, Prefix
 from policy.errors import HostRefused

@@ -21,12 +21,12 @@ from benchmarks.record import Case, Figure, Size, figure
 from benchmarks.shapes.kube_router import kube_router
 from compiler.changes import Deleted, Event
 from compiler.compile import compile_cluster
-from enforcer.backend import MODES, Backend, Mode
-from enforcer.host import HostKernel
-from enforcer.ipset import Sets
-from enforcer.keep import Keeper
-from enforcer.layout import NodeView
-from enforcer.steps import Transaction
+from enforcer.keeping.host import HostKernel
+from enforcer.keeping.keep import Keeper
+from enforcer.kernel.backend import MODES, Backend, Mode
+from enforcer.kernel.ipset import Sets
+from enforcer.rules.layout import NodeView
+from enforcer.rules.steps import Transaction
 from lab import netns
 from policy.cidr import Address, Family, Prefix
 from policy.model import Cluster, ContainerPort, IPBlock, Namespace, NetworkPolicy, Peer, Pod, Port, Rule

@@ -22,8 +22,8 @@ from msgspec import Struct
 from benchmarks.frames import Batch, Flow, Sender
 from benchmarks.scenario import BLOCK, NODE, Scenario, veth
 from benchmarks.shapes import Shape
-from enforcer.backend import Backend, Mode
-from enforcer.layout import NodeView, local_pods
+from enforcer.kernel.backend import Backend, Mode
+from enforcer.rules.layout import NodeView, local_pods
 from lab import netns
 from lab.cluster import Lab
 from lab.topology import OUTSIDE

@@ -19,9 +19,9 @@ from typing import Any
 from pyroute2 import IPRoute
 
 from benchmarks.record import Figure, Size, figure
-from enforcer.attach import attach
-from enforcer.hostview import HostView
-from enforcer.links import HostLinks, dump
+from enforcer.attachment.attach import attach
+from enforcer.attachment.hostview import HostView
+from enforcer.attachment.links import HostLinks, dump
 from lab import netns
 from policy.cidr import Prefix, parse_address, parse_cidr
 from policy.model import Pod

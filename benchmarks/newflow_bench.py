@@ -20,9 +20,9 @@ from benchmarks.scenario import Scenario, Sender, both_ends, local_pods, policie
 from benchmarks.shapes import NOTHING, SHAPES, Rules, Shape
 from benchmarks.walk import met
 from compiler.compile import Compiled
-from enforcer.backend import Mode
-from enforcer.layout import NodeView, layout
-from enforcer.simulate import Packet
+from enforcer.kernel.backend import Mode
+from enforcer.readback.simulate import Packet
+from enforcer.rules.layout import NodeView, layout
 
 MODES: tuple[Mode, Mode] = ("legacy", "nft")
 NONE, OURS = "no policy engine", "podfence"

@@ -19,9 +19,9 @@ from msgspec.structs import replace
 
 from benchmarks.frames import Batch, Flow, Sender
 from compiler.compile import compile_cluster
-from enforcer.backend import Backend, Mode
-from enforcer.host import execute, plans
-from enforcer.layout import NodeView
+from enforcer.keeping.host import execute, plans
+from enforcer.kernel.backend import Backend, Mode
+from enforcer.rules.layout import NodeView
 from lab import netns
 from lab.cluster import Lab
 from policy.cidr import parse_cidr

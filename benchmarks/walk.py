@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from enforcer.dispatch import Chains
-from enforcer.ruleset import Count, Drop, Goto, InSet, Jump, Nflog, Rule, RuleSet
-from enforcer.simulate import Packet, Simulator
+from enforcer.readback.simulate import Packet, Simulator
+from enforcer.rules.dispatch import Chains
+from enforcer.rules.ruleset import Count, Drop, Goto, InSet, Jump, Nflog, Rule, RuleSet
 
 
 class Met(Struct, frozen=True):

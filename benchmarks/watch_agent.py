@@ -23,11 +23,11 @@ def main(port: int, compress: bool, events: int) -> dict[str, float]:
     bare = resident()
     from compiler.changes import Event
     from compiler.index import Index
-    from enforcer.api_config import connect
-    from enforcer.heard import Heard
-    from enforcer.news import News
-    from enforcer.resources import resources
-    from enforcer.watchers import Watchers
+    from enforcer.cluster.api_config import connect
+    from enforcer.cluster.heard import Heard
+    from enforcer.cluster.news import News
+    from enforcer.cluster.resources import resources
+    from enforcer.cluster.watchers import Watchers
 
     ours, ours_seconds = resident(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:

@@ -22,10 +22,10 @@ from benchmarks.index_bench import percentile, pod_events, settle
 from benchmarks.record import Case, Figure, Size, figure
 from compiler.changes import Event
 from compiler.index import Index
-from enforcer.heard import Heard
-from enforcer.news import Listed, Object
-from enforcer.resources import NAMESPACES, PODS, POLICIES, Resource, read_object
-from enforcer.watch_wire import read_event
+from enforcer.cluster.heard import Heard
+from enforcer.cluster.news import Listed, Object
+from enforcer.cluster.resources import NAMESPACES, PODS, POLICIES, Resource, read_object
+from enforcer.cluster.watch_wire import read_event
 
 RUNS = 5
 

@@ -1,10 +1,13 @@
-"""From allow-sets to what a node's kernel holds.
+"""From allow-sets to what a node's kernel holds, and back. Each room knows those below it only.
 
-Rule-sets are pure data: layout makes them, render writes them, parse reads them back, plan orders the steps from one to
-another, simulate walks a packet through them; attach says which interface is whose. Only `backend`, `iptables`,
-`ipset`, `links`, `cni_follow`, `nflog` and `conntrack` touch the host, and only chains and sets with podfence's own
-prefixes, and one bit of connection marks, are ever changed. `agent` is who puts it all to work on a node.
+agent         the process on each node: one loop, and everybody who is told how things went
+keeping       one node's kernel kept at what was heard; what others do undone
+connections   open connections that a change forbids
+attachment    which interface leads to which pod
+cluster       what the API server or a folder of manifests says
+kernel        iptables, ipset, connection table, logged packets, links; below it nothing touches the host
+readback      what is installed means; pure
+rules         what has to be installed, and the steps there; pure
 
-What the cluster looks like comes as messages (`news`), from the API server by way of `api` and `watch` or from files by
-way of `watch_files`, and `heard` turns them into changes.
+Only chains and sets with podfence's own prefixes, and one bit of connection marks, are ever changed.
 """

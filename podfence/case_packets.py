@@ -94,9 +94,9 @@ def _probes(case: Case, judge: Judge, lab: Lab) -> list[Probe]:
 
 def _enforce(lab: Lab, node: str, compiled: Compiled, node_egress: NodeEgress) -> None:
     """What `podfence node apply` does there."""
-    from enforcer.backend import detect
-    from enforcer.host import attached, execute, plans
-    from enforcer.layout import NodeView
+    from enforcer.keeping.host import attached, execute, plans
+    from enforcer.kernel.backend import detect
+    from enforcer.rules.layout import NodeView
 
     blocks = next(each.pod_cidrs for each in lab.cluster.nodes if each.name == node)
     with lab.inside(node):

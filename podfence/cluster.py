@@ -1,6 +1,6 @@
 """Objects from an API server, and only those that can matter to the ends that are asked about.
 
-Lists come as bytes, in pages, through the connection that the agent has (`enforcer.api`), and are decoded by
+Lists come as bytes, in pages, through the connection that the agent has (`enforcer.cluster.api`), and are decoded by
 `policy.decode`. What can't be read is said, and no verdict is sure then.
 """
 
@@ -51,7 +51,7 @@ def read_cluster(
 ) -> tuple[Cluster, tuple[str, ...]]:
     """The objects that can matter to ends of these names (to all, where there are none), and what could not be read.
     UnknownVerdict where there is no cluster to ask."""
-    from enforcer.api_config import connect
+    from enforcer.cluster.api_config import connect
 
     try:
         api = connect(kubeconfig, context)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from compiler.verdict import End, Flow, verdict
-from enforcer.modes import Mode, mode_of
-from enforcer.ruleset import HookName
+from enforcer.rules.modes import Mode, mode_of
+from enforcer.rules.ruleset import HookName
 from podfence.asking import Asking, Port
 from podfence.ends import Named
 from policy.model import DIRECTIONS, Direction, Pod

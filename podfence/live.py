@@ -8,14 +8,14 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from compiler.verdict import End, Flow
-from enforcer.attach import Attached
-from enforcer.backend import Backend, detect
-from enforcer.host import attached, read
-from enforcer.plan import Actual
-from enforcer.ruleset import IpProtocol
-from enforcer.simulate import Packet
-from enforcer.status import installed_mode
-from enforcer.why import Matched, counted_walk
+from enforcer.attachment.attach import Attached
+from enforcer.keeping.host import attached, read
+from enforcer.kernel.backend import Backend, detect
+from enforcer.readback.simulate import Packet
+from enforcer.readback.status import installed_mode
+from enforcer.readback.why import Matched, counted_walk
+from enforcer.rules.plan import Actual
+from enforcer.rules.ruleset import IpProtocol
 from podfence.answers import LiveOut, StepOut, WalkOut
 from podfence.asking import Asking, Port
 from podfence.ends import Named

@@ -17,9 +17,9 @@ from podfence.output import Form, line, printable, show
 from podfence.sources import Sources, source_options
 
 if TYPE_CHECKING:
-    from enforcer.backend import Mode
-    from enforcer.status import FamilyStatus
-    from enforcer.steps import Step
+    from enforcer.kernel.backend import Mode
+    from enforcer.readback.status import FamilyStatus
+    from enforcer.rules.steps import Step
     from policy.cidr import Family
 
 
@@ -45,9 +45,9 @@ def render(
 
     Touches nothing and needs no root: interfaces come from the routes of this host, or from --interface.
     """
-    from enforcer.layout import layout
-    from enforcer.parse import Installed
-    from enforcer.plan import Actual, plan
+    from enforcer.rules.layout import layout
+    from enforcer.rules.parse import Installed
+    from enforcer.rules.plan import Actual, plan
 
     families: tuple[Family, ...] = (4, 6) if chosen is None else (4,) if chosen == "4" else (6,)
     compiled = compile_files(paths, recursive)
@@ -99,9 +99,9 @@ def _plan_and_apply(
     form: Form,
     carry_out: bool,
 ) -> int:
-    from enforcer.backend import detect
-    from enforcer.flows import Change
-    from enforcer.host import execute, plans
+    from enforcer.connections.flows import Change
+    from enforcer.keeping.host import execute, plans
+    from enforcer.kernel.backend import detect
 
     compiled = compile_files(paths, recursive)
     backend = detect(options.backend)
@@ -140,7 +140,7 @@ def verify_command(paths: tuple[str, ...], recursive: bool, options: NodeOptions
 
     Ends with 1 if nothing is proven. What makes no difference to any packet is no difference.
     """
-    from enforcer.backend import detect
+    from enforcer.kernel.backend import detect
     from podfence.node_verify import verify_node
 
     compiled = compile_files(paths, recursive)
@@ -157,9 +157,9 @@ def status_command(backend: Mode | Literal["auto"], state_dir: str, form: Form) 
 
     Ends with 1 if the rules are not in force.
     """
-    from enforcer.backend import detect
-    from enforcer.host import read
-    from enforcer.status import status
+    from enforcer.keeping.host import read
+    from enforcer.kernel.backend import detect
+    from enforcer.readback.status import status
     from podfence.node_glass import agent_status
     from podfence.status import agent_text
 
@@ -195,8 +195,8 @@ def _summary(one: FamilyStatus) -> str:
 @format_option
 def cleanup_command(backend: Mode | Literal["auto"], form: Form) -> int:
     """Remove every chain, rule and set of podfence from this host, and nothing else."""
-    from enforcer.backend import detect
-    from enforcer.host import cleanup
+    from enforcer.keeping.host import cleanup
+    from enforcer.kernel.backend import detect
 
     chosen = detect(backend)
     done = dict(zip(chosen.families, cleanup(chosen), strict=True))
@@ -238,7 +238,7 @@ def probe_command(
 
 def describe(step: Step) -> str:
     """One step in one line."""
-    from enforcer.steps import ChangeSet, DropSet, MakeSet, Transaction
+    from enforcer.rules.steps import ChangeSet, DropSet, MakeSet, Transaction
 
     match step:
         case MakeSet(_, ipset):

@@ -15,8 +15,8 @@ from podfence.output import Form, line, show
 from podfence.rehearsed import Audited, audited_of
 
 if TYPE_CHECKING:
-    from enforcer.backend import Mode
-    from enforcer.conntrack_answer import Tracked
+    from enforcer.kernel.backend import Mode
+    from enforcer.kernel.conntrack_answer import Tracked
 
 _NAMES = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMP", 132: "SCTP"}
 
@@ -37,8 +37,8 @@ class Kind(Struct, frozen=True):
 
     def flows(self) -> Iterator[Tracked]:
         """Each of them, as the kernel would tell it."""
-        from enforcer.conntrack_answer import Tracked
-        from enforcer.conntrack_wire import packed
+        from enforcer.kernel.conntrack_answer import Tracked
+        from enforcer.kernel.conntrack_wire import packed
         from policy.cidr import parse_address
 
         src, dst = (packed(parse_address(each)) for each in (self.src, self.dst))
@@ -71,14 +71,14 @@ def connections_command(backend: Mode | Literal["auto"], form: Form) -> int:
 
 
 def connections(backend: Mode | Literal["auto"]) -> Connections:
-    from enforcer import conntrack
-    from enforcer.backend import detect
-    from enforcer.flows import installed_marks, known_addresses
-    from enforcer.host import read
-    from enforcer.links import own_addresses
-    from enforcer.revocation import unpacked
-    from enforcer.status import status
-    from enforcer.view import DEFAULT_MARK
+    from enforcer.attachment.links import own_addresses
+    from enforcer.connections.flows import installed_marks, known_addresses
+    from enforcer.connections.revocation import unpacked
+    from enforcer.keeping.host import read
+    from enforcer.kernel import conntrack
+    from enforcer.kernel.backend import detect
+    from enforcer.readback.status import status
+    from enforcer.rules.view import DEFAULT_MARK
     from policy.cidr import BITS
 
     chosen = detect(backend)

@@ -18,7 +18,7 @@ from podfence.output import Form, line
 from policy.errors import UsageError
 
 if TYPE_CHECKING:
-    from enforcer.denials import Denial
+    from enforcer.agent.denials import Denial
 
 
 @click.command("denials")
@@ -55,7 +55,7 @@ def show(found: Iterator[Denial], form: Form) -> None:
     """Each by itself, as soon as it is there: a line of text or JSON, or a document of YAML."""
     import msgspec
 
-    from enforcer.denials import sentence
+    from enforcer.agent.denials import sentence
 
     for denial in found:
         plain = msgspec.to_builtins(denial)
@@ -76,8 +76,8 @@ def from_agent(state_dir: str, follow: bool) -> Found:
     """Denials of late and, with `follow`, new ones until interrupted; None where no agent answers."""
     import msgspec
 
+    from enforcer.agent.denials import Denial
     from enforcer.agent.serve_local import alive, ask
-    from enforcer.denials import Denial
 
     if not alive(state_dir):
         return None
@@ -88,8 +88,8 @@ def from_agent(state_dir: str, follow: bool) -> Found:
 def from_kernel(log_group: int, paths: tuple[str, ...], follow: bool) -> Found:
     """Reads the log group by itself; UsageError where it was not to follow, since the kernel remembers nothing."""
     from compiler.compile import compile_cluster
-    from enforcer.denials import StateNames, Teller
-    from enforcer.nflog import NflogReader
+    from enforcer.agent.denials import StateNames, Teller
+    from enforcer.kernel.nflog import NflogReader
     from podfence.inputs import read_cluster
     from policy.model import Cluster
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 if TYPE_CHECKING:
-    from enforcer.backend import Backend
-    from enforcer.flows import Flows
+    from enforcer.connections.flows import Flows
+    from enforcer.kernel.backend import Backend
 
 ExistingFlows = Literal["end", "keep"]
 
@@ -53,7 +53,7 @@ def flow_counts(flows: Flows) -> str:
 
 def mark_warnings(backend: Backend, mark: int, flows: Flows) -> Iterator[str]:
     """What speaks for another program that uses the bit."""
-    from enforcer.host import mark_writers
+    from enforcer.keeping.host import mark_writers
 
     for rule in mark_writers(backend, mark):
         yield f"this rule writes the bit {mark:#x} of connection marks, podfence's by --mark: {rule}"

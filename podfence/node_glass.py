@@ -13,7 +13,7 @@ from podfence.output import Form, show
 from policy.errors import HostRefused, UsageError
 
 if TYPE_CHECKING:
-    from enforcer.backend import Mode
+    from enforcer.kernel.backend import Mode
 
 STATE_DIR = "/run/podfence"
 _POLL = 0.02
@@ -49,8 +49,8 @@ def open_command(reason: str, state_dir: str, backend: Mode | Literal["auto"], f
     open_node(state_dir, reason)
     by_agent = _agent_follows(state_dir, opened=True)
     if not by_agent:
-        from enforcer.backend import detect
-        from enforcer.host import cleanup
+        from enforcer.keeping.host import cleanup
+        from enforcer.kernel.backend import detect
 
         cleanup(detect(backend))
     who = "the agent has taken its rules out" if by_agent else "no agent answers, the rules were taken out"

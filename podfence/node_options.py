@@ -19,9 +19,9 @@ from policy.errors import UsageError
 if TYPE_CHECKING:
     from compiler.compile import Compiled
     from compiler.verdict import NodeEgress
-    from enforcer.backend import Mode as Backends
-    from enforcer.layout import NodeView
-    from enforcer.modes import Mode
+    from enforcer.kernel.backend import Mode as Backends
+    from enforcer.rules.layout import NodeView
+    from enforcer.rules.modes import Mode
     from policy.cidr import Prefix
 
 # What the kernel takes for a name, without what iptables would take for more than one.
@@ -121,10 +121,10 @@ def compile_files(paths: tuple[str, ...], recursive: bool) -> Compiled:
 def view_of(compiled: Compiled, options: NodeOptions) -> NodeView:
     """The node as options, objects and this host show it; says on stderr which pods have no interface, and why, and
     which labels say no mode."""
-    from enforcer.host import attached
-    from enforcer.layout import NodeView
-    from enforcer.modes import mode_problems
-    from enforcer.weaknesses import weaknesses
+    from enforcer.keeping.host import attached
+    from enforcer.kernel.weaknesses import weaknesses
+    from enforcer.rules.layout import NodeView
+    from enforcer.rules.modes import mode_problems
 
     known = {node.name for node in compiled.cluster.nodes} | {pod.node for pod in compiled.cluster.pods}
     if options.node not in known:

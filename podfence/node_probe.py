@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from compiler.verdict import Flow
-from enforcer.plan import Actual
-from enforcer.status import installed_mode
-from enforcer.why import Matched, counted_walk
+from enforcer.readback.status import installed_mode
+from enforcer.readback.why import Matched, counted_walk
+from enforcer.rules.plan import Actual
 from podfence.answers import StepOut
 from podfence.asking import Asking, read_port
 from podfence.ends import Ends
@@ -120,8 +120,8 @@ def _counted_up(before: Actual, after: Actual, matched: tuple[Matched, ...]) -> 
 
 
 def _all(actual: Actual) -> Iterator[Matched]:
-    from enforcer.parse import Foreign
-    from enforcer.render import rule_text
+    from enforcer.rules.parse import Foreign
+    from enforcer.rules.render import rule_text
 
     for chain, rules in actual.tables.chains.items():
         for counted in rules:
@@ -170,7 +170,7 @@ def _candidates() -> Iterator[str]:
 
 
 def _addresses_in(namespace: str) -> frozenset[Address]:
-    from enforcer.links import own_addresses
+    from enforcer.attachment.links import own_addresses
     from lab.netns import inside
 
     try:

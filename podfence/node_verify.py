@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from compiler.compile import Compiled
-from enforcer.backend import Backend
-from enforcer.drift import Watch
-from enforcer.host import read
-from enforcer.layout import NodeView
-from enforcer.plan import Actual
-from enforcer.simulate import PORT_PROTOCOLS, Packet
-from enforcer.verify import Difference, verify
-from enforcer.why import installed_walk, reasons
+from enforcer.keeping.host import read
+from enforcer.kernel.backend import Backend
+from enforcer.kernel.drift import Watch
+from enforcer.readback.simulate import PORT_PROTOCOLS, Packet
+from enforcer.readback.verify import Difference, verify
+from enforcer.readback.why import installed_walk, reasons
+from enforcer.rules.layout import NodeView
+from enforcer.rules.plan import Actual
 from podfence.output import Form, line, show
 from policy.cidr import Address, Family
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from compiler.basis import row
 from compiler.ports import PortSet
 from compiler.verdict import End
-from enforcer.modes import MODE_LABEL, mode_of
+from enforcer.rules.modes import MODE_LABEL, mode_of
 from policy.cidr import Prefix, parse_cidr
 from policy.model import Labels
 

@@ -56,15 +56,15 @@ def command(
 
 
 def _here(paths: tuple[str, ...], recursive: bool, options: NodeOptions) -> Rehearsed:
-    from enforcer import conntrack
-    from enforcer.backend import detect
-    from enforcer.flows import known_addresses
-    from enforcer.host import read
-    from enforcer.layout import local_pods
-    from enforcer.links import own_addresses
-    from enforcer.rehearsal import cuts
-    from enforcer.revocation import Judge
-    from enforcer.status import status
+    from enforcer.attachment.links import own_addresses
+    from enforcer.connections.flows import known_addresses
+    from enforcer.connections.rehearsal import cuts
+    from enforcer.connections.revocation import Judge
+    from enforcer.keeping.host import read
+    from enforcer.kernel import conntrack
+    from enforcer.kernel.backend import detect
+    from enforcer.readback.status import status
+    from enforcer.rules.layout import local_pods
     from policy.cidr import BITS
 
     compiled = compile_files(paths, recursive)

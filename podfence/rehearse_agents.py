@@ -12,9 +12,9 @@ from msgspec import Struct
 
 from compiler.compile import Compiled, compile_cluster
 from compiler.verdict import NodeEgress
-from enforcer.layout import NodeView, local_pods
-from enforcer.rehearsal import cuts
-from enforcer.revocation import Judge
+from enforcer.connections.rehearsal import cuts
+from enforcer.connections.revocation import Judge
+from enforcer.rules.layout import NodeView, local_pods
 from podfence.agents import Agents, Answer, decoded
 from podfence.node_connections import Connections
 from podfence.output import Form, line, show

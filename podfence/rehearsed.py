@@ -10,8 +10,8 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from compiler.allowset import PolicyRef
     from compiler.verdict import End
-    from enforcer.rehearsal import Cut
-    from enforcer.status import Denied
+    from enforcer.connections.rehearsal import Cut
+    from enforcer.readback.status import Denied
 
 
 class By(Struct, frozen=True, omit_defaults=True):

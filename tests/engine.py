@@ -9,9 +9,9 @@ from compiler.compile import compile_cluster
 from compiler.verdict import End as EngineEnd
 from compiler.verdict import Flow as EngineFlow
 from compiler.verdict import NodeEgress, Verdict, verdict
-from enforcer.layout import NodeView, layout, local_pods
-from enforcer.ruleset import HookName, IpProtocol
-from enforcer.simulate import Packet, Simulator
+from enforcer.readback.simulate import Packet, Simulator
+from enforcer.rules.layout import NodeView, layout, local_pods
+from enforcer.rules.ruleset import HookName, IpProtocol
 from policy.cidr import Address, Family, parse_address
 from policy.decode import decode_objects
 from policy.model import Pod

@@ -15,8 +15,8 @@ from benchmarks.shapes.kube_router import kube_router
 from benchmarks.shapes.podfence import nothing, podfence
 from benchmarks.shapes.weave import weave
 from compiler.compile import Compiled
-from enforcer.backend import Backend
-from enforcer.layout import NodeView
+from enforcer.kernel.backend import Backend
+from enforcer.rules.layout import NodeView
 
 
 class Rules(Protocol):

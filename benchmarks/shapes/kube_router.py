@@ -10,7 +10,7 @@ from benchmarks.shapes.text import Granted, Local, Text, granted, joined, local,
 from compiler.compile import Compiled
 from compiler.peers import EVERYONE, PeerSet, peer_set
 from compiler.prefixes import NO_ADDRESSES
-from enforcer.layout import NodeView
+from enforcer.rules.layout import NodeView
 from policy.model import DIRECTIONS, Direction, NetworkPolicy, Pod
 
 _ALLOWED = "0x10000/0x10000"

@@ -6,9 +6,9 @@ from msgspec import Struct
 
 from benchmarks.shapes.text import Text
 from compiler.compile import Compiled
-from enforcer import host
-from enforcer.backend import Backend
-from enforcer.layout import NodeView
+from enforcer.keeping import host
+from enforcer.kernel.backend import Backend
+from enforcer.rules.layout import NodeView
 
 
 class Planned(Struct, frozen=True):

@@ -13,11 +13,11 @@ from compiler.compile import Compiled
 from compiler.peers import EVERYONE, PeerSet
 from compiler.ports import PortSet, union_of
 from compiler.prefixes import cover
-from enforcer.allow import port_matches
-from enforcer.backend import Backend, feed
-from enforcer.layout import NodeView, local_pods
-from enforcer.render import rule_text
-from enforcer.ruleset import Count, Rule
+from enforcer.kernel.backend import Backend, feed
+from enforcer.rules.allow import port_matches
+from enforcer.rules.layout import NodeView, local_pods
+from enforcer.rules.render import rule_text
+from enforcer.rules.ruleset import Count, Rule
 from policy.cidr import Address
 from policy.model import Direction, NetworkPolicy, Pod
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from benchmarks.shapes.text import Local, Text, granted, joined, local, peer_matches, short
 from compiler.compile import Compiled
-from enforcer.layout import NodeView
+from enforcer.rules.layout import NodeView
 from policy.model import DIRECTIONS, Direction, NetworkPolicy
 
 _MARK = "0x40000/0x40000"

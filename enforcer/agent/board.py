@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from enforcer.family import FamilyCounts
+from enforcer.keeping.family import FamilyCounts
 from policy.cidr import Family
 
 Phase = Literal["starting", "enforcing", "failing", "stopping"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from enforcer import names
-from enforcer.ipset import Sets
-from enforcer.status import Denied
+from enforcer.kernel.ipset import Sets
+from enforcer.readback.status import Denied
+from enforcer.rules import names
 from policy.cidr import Address, Family
 from policy.errors import HostRefused
 from policy.model import DIRECTIONS

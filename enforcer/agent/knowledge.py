@@ -15,12 +15,12 @@ from compiler.changes import Deleted, Event
 from enforcer.agent.opening import opened_by
 from enforcer.agent.quarantine import Quarantine
 from enforcer.agent.settings import Settings
-from enforcer.attach import Attached, attach
-from enforcer.cni_cache import AddressGone, AddressKnown, CacheEvent, Hints, Unreadable, with_hints
-from enforcer.heard import Heard
-from enforcer.hostview import HostView
-from enforcer.layout import NodeView, is_local
-from enforcer.news import News
+from enforcer.attachment.attach import Attached, attach
+from enforcer.attachment.cni_cache import AddressGone, AddressKnown, CacheEvent, Hints, Unreadable, with_hints
+from enforcer.attachment.hostview import HostView
+from enforcer.cluster.heard import Heard
+from enforcer.cluster.news import News
+from enforcer.rules.layout import NodeView, is_local
 from policy.cidr import Address, Prefix
 from policy.model import Pod
 

@@ -22,16 +22,16 @@ from enforcer.agent.inbox import Inbox
 from enforcer.agent.knowledge import Knowledge, Message
 from enforcer.agent.quarantine import Kept, key_of
 from enforcer.agent.trial import culprits
-from enforcer.concern import NOTHING, Concern, Owners, concern, owners_of, touched
-from enforcer.ender import Moment
-from enforcer.gate import Gate
-from enforcer.hostview import own_addresses
-from enforcer.keep import Keeper
-from enforcer.layout import NodeView
-from enforcer.modes import mode_of
-from enforcer.news import Changed, Kind, Listed, Trouble
-from enforcer.repair import Repair, Repairer
-from enforcer.steps import Plan
+from enforcer.attachment.hostview import own_addresses
+from enforcer.cluster.news import Changed, Kind, Listed, Trouble
+from enforcer.connections.concern import NOTHING, Concern, Owners, concern, owners_of, touched
+from enforcer.connections.ender import Moment
+from enforcer.connections.gate import Gate
+from enforcer.keeping.keep import Keeper
+from enforcer.keeping.repair import Repair, Repairer
+from enforcer.rules.layout import NodeView
+from enforcer.rules.modes import mode_of
+from enforcer.rules.steps import Plan
 from policy.cidr import Address
 from policy.errors import HostRefused
 from policy.model import Pod

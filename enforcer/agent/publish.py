@@ -14,14 +14,14 @@ from enforcer.agent.metrics import Metrics
 from enforcer.agent.notice import TOO_LARGE, notices
 from enforcer.agent.programmed import Programmed
 from enforcer.agent.report import About, Gate, Reporter, Said
-from enforcer.bridges import bridge_filtering
-from enforcer.ender import Ender
-from enforcer.layout import NodeView
-from enforcer.modes import mode_of, mode_problems
-from enforcer.repair import Repair
-from enforcer.steps import DropSet, Plan, Transaction
-from enforcer.watchers import Watchers
-from enforcer.weaknesses import weaknesses
+from enforcer.cluster.watchers import Watchers
+from enforcer.connections.ender import Ender
+from enforcer.keeping.repair import Repair
+from enforcer.kernel.bridges import bridge_filtering
+from enforcer.kernel.weaknesses import weaknesses
+from enforcer.rules.layout import NodeView
+from enforcer.rules.modes import mode_of, mode_problems
+from enforcer.rules.steps import DropSet, Plan, Transaction
 from policy.cidr import Family
 from policy.errors import HostRefused
 from policy.model import DIRECTIONS, Pod

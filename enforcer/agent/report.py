@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from enforcer.agent.backoff import Backoff
-from enforcer.api import JSON_PATCH, STRATEGIC_MERGE_PATCH
+from enforcer.cluster.api import JSON_PATCH, STRATEGIC_MERGE_PATCH
 from policy.errors import ApiRefused, PodfenceError
 from policy.model import READINESS_GATE
 

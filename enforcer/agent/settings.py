@@ -7,9 +7,9 @@ from typing import Literal
 from msgspec import Struct
 
 from compiler.verdict import NodeEgress
-from enforcer.backend import Mode as BackendMode
-from enforcer.base import DEFAULT_MARK
-from enforcer.modes import Mode
+from enforcer.kernel.backend import Mode as BackendMode
+from enforcer.rules.base import DEFAULT_MARK
+from enforcer.rules.modes import Mode
 from policy.cidr import Prefix
 
 

@@ -14,10 +14,10 @@ import msgspec
 
 from compiler.compile import State
 from enforcer.agent import log
-from enforcer.denials import Denial, StateNames, Teller
-from enforcer.gate import Gate
-from enforcer.nflog import NflogReader
-from enforcer.nflog_wire import Logged
+from enforcer.agent.denials import Denial, StateNames, Teller
+from enforcer.connections.gate import Gate
+from enforcer.kernel.nflog import NflogReader
+from enforcer.kernel.nflog_wire import Logged
 from policy.errors import HostRefused
 
 _OF_LATE = 200

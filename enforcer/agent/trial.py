@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from compiler.changes import Event
 from enforcer.agent.knowledge import Knowledge
 from enforcer.agent.quarantine import Kept, Search, key_of
-from enforcer.keep import Keeper
-from enforcer.parse import Installed
-from enforcer.plan import Actual
-from enforcer.steps import Plan
+from enforcer.keeping.keep import Keeper
+from enforcer.rules.parse import Installed
+from enforcer.rules.plan import Actual
+from enforcer.rules.steps import Plan
 from policy.cidr import Family
 from policy.model import NetworkPolicy, Pod
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 
-from enforcer import links
 from enforcer.agent import log
 from enforcer.agent.backoff import Backoff
 from enforcer.agent.board import AgentStatus, Board
@@ -33,25 +32,26 @@ from enforcer.agent.serve_local import LocalServer
 from enforcer.agent.settings import Settings
 from enforcer.agent.single import SingleAgent
 from enforcer.agent.tales import Tales
-from enforcer.api import Api
-from enforcer.api_config import connect
-from enforcer.backend import Backend, detect
-from enforcer.cni_follow import CniResults
-from enforcer.drift import Watch
-from enforcer.ender import Ender
-from enforcer.flows import installed_marks
-from enforcer.gate import Gate
-from enforcer.heard import KINDS, Heard
-from enforcer.host import HostKernel, mark_writers
-from enforcer.ipset import Sets
-from enforcer.keep import Keeper
-from enforcer.remembered import Memory
-from enforcer.repair import Repairer
-from enforcer.resources import resources
-from enforcer.status import Denied
+from enforcer.attachment import links
+from enforcer.attachment.cni_follow import CniResults
+from enforcer.cluster.api import Api
+from enforcer.cluster.api_config import connect
+from enforcer.cluster.heard import KINDS, Heard
+from enforcer.cluster.resources import resources
+from enforcer.cluster.watch_files import FileWatcher
+from enforcer.cluster.watchers import Watchers
+from enforcer.connections.ender import Ender
+from enforcer.connections.flows import installed_marks
+from enforcer.connections.gate import Gate
+from enforcer.connections.remembered import Memory
+from enforcer.keeping.host import HostKernel, mark_writers
+from enforcer.keeping.keep import Keeper
+from enforcer.keeping.repair import Repairer
+from enforcer.kernel.backend import Backend, detect
+from enforcer.kernel.drift import Watch
+from enforcer.kernel.ipset import Sets
+from enforcer.readback.status import Denied
 from enforcer.steady import steady
-from enforcer.watch_files import FileWatcher
-from enforcer.watchers import Watchers
 from policy.cidr import Address
 from policy.errors import HostRefused, Problem
 from policy.model import Cluster

@@ -18,7 +18,7 @@ from typing import Any, Self
 import msgspec
 import yaml
 
-from enforcer.backend import Backend
+from enforcer.kernel.backend import Backend
 from podfence.lab_objects import api_objects
 from tests.api.follow import kubeconfig
 from tests.api.history import NAMESPACES, NODES, PODS, POLICIES, History

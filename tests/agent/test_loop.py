@@ -10,11 +10,11 @@ import pytest
 from msgspec.structs import replace
 
 from compiler.changes import Deleted
-from enforcer import names
 from enforcer.agent.knowledge import Again
 from enforcer.agent.opening import close_node, open_node
-from enforcer.cni_cache import AddressGone, AddressKnown
-from enforcer.news import Listed
+from enforcer.attachment.cni_cache import AddressGone, AddressKnown
+from enforcer.cluster.news import Listed
+from enforcer.rules import names
 from policy.cidr import Address
 from policy.model import Namespace, NetworkPolicy, Pod, Port, Rule
 from policy.selector import EVERYTHING

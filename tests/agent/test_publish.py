@@ -14,8 +14,8 @@ from enforcer.agent.opening import close_node, open_node
 from enforcer.agent.programmed import Programmed, holds
 from enforcer.agent.publish import Publisher
 from enforcer.agent.report import Reporter
-from enforcer.cni_cache import AddressGone, Unreadable
-from enforcer.ender import Counts
+from enforcer.attachment.cni_cache import AddressGone, Unreadable
+from enforcer.connections.ender import Counts
 from podfence.status import agent_text
 from policy.cidr import parse_address
 from policy.model import Namespace, NetworkPolicy, Pod

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from compiler.changes import Deleted
 from enforcer.agent.inbox import Inbox
 from enforcer.agent.quarantine import Quarantine, Search
-from enforcer.news import Changed
-from enforcer.simulate import Packet
+from enforcer.cluster.news import Changed
+from enforcer.readback.simulate import Packet
 from policy.cidr import parse_address
 from policy.model import Namespace, NetworkPolicy, Pod, Rule
 from policy.selector import EVERYTHING, in_, selector

@@ -15,12 +15,12 @@ from enforcer.agent.backoff import Backoff
 from enforcer.agent.opening import opened_by
 from enforcer.agent.programmed import Programmed
 from enforcer.agent.report import About, Gate, Reporter, Said
-from enforcer.cni_cache import Unreadable, parse
-from enforcer.conntrack_wire import packed
-from enforcer.layout import NodeView, local_pods
-from enforcer.news import Changed
-from enforcer.resources import PODS, POLICIES, read_object
-from enforcer.revocation import Judge
+from enforcer.attachment.cni_cache import Unreadable, parse
+from enforcer.cluster.news import Changed
+from enforcer.cluster.resources import PODS, POLICIES, read_object
+from enforcer.connections.revocation import Judge
+from enforcer.kernel.conntrack_wire import packed
+from enforcer.rules.layout import NodeView, local_pods
 from policy.cidr import Address, parse_address, parse_cidr
 from policy.errors import ApiRefused
 from policy.model import Cluster, Namespace, NetworkPolicy, Pod

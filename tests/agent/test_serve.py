@@ -21,8 +21,8 @@ from enforcer.agent.board import AgentStatus, Board
 from enforcer.agent.metrics import Metrics
 from enforcer.agent.serve_http import HttpServer, Sources, parse_listen
 from enforcer.agent.serve_local import LocalServer, ask
-from enforcer.family import FamilyCounts
-from enforcer.status import Denied
+from enforcer.keeping.family import FamilyCounts
+from enforcer.readback.status import Denied
 from policy.errors import HostRefused, UsageError
 
 FIRST = AgentStatus(version="0.1.0", node="n1", backend="nft", mode="enforce")

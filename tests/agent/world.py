@@ -11,19 +11,19 @@ from enforcer.agent.inbox import Inbox
 from enforcer.agent.knowledge import Knowledge, Message
 from enforcer.agent.loop import Loop
 from enforcer.agent.settings import Settings
-from enforcer.concern import Concern, Owners
-from enforcer.drift import Wrote
-from enforcer.ender import Moment
-from enforcer.gate import Gate
-from enforcer.heard import KINDS, Heard
-from enforcer.hostview import HostView
-from enforcer.keep import Keeper
-from enforcer.layout import layout
-from enforcer.news import Changed, Gone, Key, Kind, Listed
-from enforcer.plan import plan
-from enforcer.repair import Repair, Repairer
-from enforcer.rtnetlink import Link, Route
-from enforcer.steps import Plan
+from enforcer.attachment.hostview import HostView
+from enforcer.cluster.heard import KINDS, Heard
+from enforcer.cluster.news import Changed, Gone, Key, Kind, Listed
+from enforcer.connections.concern import Concern, Owners
+from enforcer.connections.ender import Moment
+from enforcer.connections.gate import Gate
+from enforcer.keeping.keep import Keeper
+from enforcer.keeping.repair import Repair, Repairer
+from enforcer.kernel.drift import Wrote
+from enforcer.kernel.rtnetlink import Link, Route
+from enforcer.rules.layout import layout
+from enforcer.rules.plan import plan
+from enforcer.rules.steps import Plan
 from policy.cidr import BITS, Address, Prefix, parse_cidr
 from policy.errors import HostRefused, KernelRejected
 from policy.model import Namespace, NetworkPolicy, Pod

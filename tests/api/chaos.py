@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
 
-from enforcer.api import Query
+from enforcer.cluster.api import Query
 from policy.errors import ApiRefused, ApiUnreachable
 from tests.api.history import History, Past, bookmarks
 from tests.api.server import status_body

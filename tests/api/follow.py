@@ -10,14 +10,14 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from compiler.index import Index
-from enforcer.api import Api
-from enforcer.api_config import connect
-from enforcer.heard import Heard
-from enforcer.news import Kind, Listed, News
-from enforcer.pace import Pace
-from enforcer.resources import Resource, resources
-from enforcer.watch_wire import read_page
-from enforcer.watchers import Watchers
+from enforcer.cluster.api import Api
+from enforcer.cluster.api_config import connect
+from enforcer.cluster.heard import Heard
+from enforcer.cluster.news import Kind, Listed, News
+from enforcer.cluster.pace import Pace
+from enforcer.cluster.resources import Resource, resources
+from enforcer.cluster.watch_wire import read_page
+from enforcer.cluster.watchers import Watchers
 from policy.model import DIRECTIONS
 from tests.api.history import History
 from tests.api.server import Server

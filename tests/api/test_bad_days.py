@@ -10,10 +10,10 @@ from random import Random
 import pytest
 
 from compiler.index import Index
-from enforcer.heard import Heard
-from enforcer.news import Listed, News, Recovered, Trouble
-from enforcer.pace import USUAL, Pace
-from enforcer.watch import Watcher
+from enforcer.cluster.heard import Heard
+from enforcer.cluster.news import Listed, News, Recovered, Trouble
+from enforcer.cluster.pace import USUAL, Pace
+from enforcer.cluster.watch import Watcher
 from policy.errors import ApiRefused, ApiUnreachable, PodfenceError
 from tests.api.chaos import Chaos, Clock, Pieces
 from tests.api.follow import ALL, compiled, fresh, meaning, resource_of, state

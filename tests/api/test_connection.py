@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.api import MERGE_PATCH, Api
-from enforcer.api_config import connect
-from enforcer.pace import Pace
+from enforcer.cluster.api import MERGE_PATCH, Api
+from enforcer.cluster.api_config import connect
+from enforcer.cluster.pace import Pace
 from policy.errors import ApiRefused, ApiUnconfigured, ApiUnreachable, PodfenceError
 from tests.api.follow import Follower, kubeconfig
 from tests.api.history import PODS, History, pod, small_cluster

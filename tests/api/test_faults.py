@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.news import Changed, Listed, Recovered, Trouble
-from enforcer.pace import Pace
+from enforcer.cluster.news import Changed, Listed, Recovered, Trouble
+from enforcer.cluster.pace import Pace
 from policy.model import Pod
 from tests.api.follow import Follower
 from tests.api.history import NAMESPACES, PODS, POLICIES, History, namespace, pod, policy, small_cluster

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from compiler.changes import Deleted
-from enforcer.heard import Heard
-from enforcer.news import News, Trouble
-from enforcer.watch_files import FileWatcher
+from enforcer.cluster.heard import Heard
+from enforcer.cluster.news import News, Trouble
+from enforcer.cluster.watch_files import FileWatcher
 from podfence.load import load
 from policy.errors import Problem
 from policy.model import Cluster, NetworkPolicy, Pod

@@ -8,8 +8,8 @@ from random import Random
 import pytest
 
 from compiler.changes import Deleted, Event
-from enforcer.heard import KINDS, Heard
-from enforcer.news import Changed, Finding, Gone, Key, Listed, News, Object, OwnNode, Recovered, Trouble
+from enforcer.cluster.heard import KINDS, Heard
+from enforcer.cluster.news import Changed, Finding, Gone, Key, Listed, News, Object, OwnNode, Recovered, Trouble
 from policy.errors import Problem
 from policy.model import Namespace, NetworkPolicy, Node, Pod
 from policy.selector import EVERYTHING

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from benchmarks import api_objects
 from benchmarks.api_objects import World
-from enforcer.news import Gone, Key, OwnNode
-from enforcer.resources import NAMESPACES, PODS, POLICIES, own_node, read_object
-from enforcer.watch_wire import LONGEST_LINE, Lines, NotJson, read_event, read_page, read_status, version_of
-from enforcer.watchers import Watchers
+from enforcer.cluster.news import Gone, Key, OwnNode
+from enforcer.cluster.resources import NAMESPACES, PODS, POLICIES, own_node, read_object
+from enforcer.cluster.watch_wire import LONGEST_LINE, Lines, NotJson, read_event, read_page, read_status, version_of
+from enforcer.cluster.watchers import Watchers
 from policy import decode
 from policy.model import NetworkPolicy, Pod
 from tests.api import history

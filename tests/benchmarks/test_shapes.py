@@ -13,7 +13,7 @@ from benchmarks.lane import Setup, lanes
 from benchmarks.realistic import SMALL, realistic
 from benchmarks.scenario import FIRST_SRC_PORT, Scenario, Sender, allowed, both_ends, local_pods, policies
 from benchmarks.shapes import NOTHING, SHAPES
-from enforcer.backend import Mode
+from enforcer.kernel.backend import Mode
 from policy.cidr import Address
 from policy.errors import HostRefused
 

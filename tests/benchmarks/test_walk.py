@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.walk import Met, met
-from enforcer.ruleset import Count, DstPorts, Element, Goto, InSet, IpSet, Jump, Proto, Return, Rule, RuleSet
-from enforcer.simulate import Packet
+from enforcer.readback.simulate import Packet
+from enforcer.rules.ruleset import Count, DstPorts, Element, Goto, InSet, IpSet, Jump, Proto, Return, Rule, RuleSet
 from policy.cidr import parse_address, parse_cidr
 
 SRC, DST = parse_address("10.0.0.1"), parse_address("10.0.0.2")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.places import hashed_names
+from enforcer.attachment.places import hashed_names
 from lab import netns
 
 pytestmark = pytest.mark.kernel

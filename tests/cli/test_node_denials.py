@@ -10,8 +10,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from enforcer.agent.denials import Denial, encoded
 from enforcer.agent.serve_local import LocalServer
-from enforcer.denials import Denial, encoded
 from podfence.main import main
 from podfence.node import command
 

@@ -3,7 +3,7 @@
 import click
 import pytest
 
-from enforcer.base import DEFAULT_MARK
+from enforcer.rules.base import DEFAULT_MARK
 from podfence.node_flows import mark_option, one_bit
 
 

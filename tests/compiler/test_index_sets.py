@@ -12,8 +12,8 @@ from compiler.changes import Subject
 from compiler.compile import compile_cluster
 from compiler.index import Index
 from compiler.peers import Source
-from enforcer.allow import allow_rules
-from enforcer.members import LiveSet, SetSpec, fill
+from enforcer.rules.allow import allow_rules
+from enforcer.rules.members import LiveSet, SetSpec, fill
 from policy.model import Cluster, Namespace, NetworkPolicy, Pod
 from tests.compiler.histories import batches, history
 from tests.compiler.slow_twin import Objects, happen

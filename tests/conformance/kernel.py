@@ -14,9 +14,9 @@ from itertools import count, cycle
 from typing import Self
 
 from compiler.compile import compile_cluster
-from enforcer.backend import Backend, Mode
-from enforcer.host import cleanup, execute, plans
-from enforcer.layout import NodeView, local_pods
+from enforcer.keeping.host import cleanup, execute, plans
+from enforcer.kernel.backend import Backend, Mode
+from enforcer.rules.layout import NodeView, local_pods
 from lab import netns
 from lab.cluster import Lab
 from lab.probe import Outcome, Probe

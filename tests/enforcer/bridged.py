@@ -13,11 +13,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from compiler.compile import Compiled, compile_cluster
-from enforcer.backend import Backend
-from enforcer.host import execute, plans, read
-from enforcer.layout import NodeView
-from enforcer.status import FamilyStatus, status
-from enforcer.verify import verify
+from enforcer.keeping.host import execute, plans, read
+from enforcer.kernel.backend import Backend
+from enforcer.readback.status import FamilyStatus, status
+from enforcer.readback.verify import verify
+from enforcer.rules.layout import NodeView
 from lab import netns
 from lab.cluster import Lab
 from lab.probe import Outcome, Probe

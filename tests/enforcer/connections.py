@@ -6,10 +6,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from enforcer.base import DEFAULT_MARK
-from enforcer.flows import Change, Flows
-from enforcer.host import attached, execute, plans
-from enforcer.layout import NodeView
+from enforcer.connections.flows import Change, Flows
+from enforcer.keeping.host import attached, execute, plans
+from enforcer.rules.base import DEFAULT_MARK
+from enforcer.rules.layout import NodeView
 from policy.cidr import Family
 from tests.enforcer.test_kernel import World
 

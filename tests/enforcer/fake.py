@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from enforcer.parse import Counted, Installed, InstalledSet
-from enforcer.plan import Actual
-from enforcer.ruleset import Goto, HookName, InSet, IpSet, Jump, Rule, RuleSet
-from enforcer.simulate import Packet, Simulator
-from enforcer.steps import ChangeSet, DropSet, MakeSet, Plan, Step, Transaction
+from enforcer.readback.simulate import Packet, Simulator
+from enforcer.rules.parse import Counted, Installed, InstalledSet
+from enforcer.rules.plan import Actual
+from enforcer.rules.ruleset import Goto, HookName, InSet, IpSet, Jump, Rule, RuleSet
+from enforcer.rules.steps import ChangeSet, DropSet, MakeSet, Plan, Step, Transaction
 from policy.cidr import Family
 
 

@@ -11,10 +11,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from compiler.compile import Compiled, compile_cluster
-from enforcer.layout import NodeView, layout
-from enforcer.modes import MODE_LABEL
-from enforcer.plan import plan
-from enforcer.ruleset import (
+from enforcer.readback.simulate import Packet, Simulator
+from enforcer.rules.layout import NodeView, layout
+from enforcer.rules.modes import MODE_LABEL
+from enforcer.rules.plan import plan
+from enforcer.rules.ruleset import (
     Dst,
     DstPorts,
     HookName,
@@ -27,7 +28,6 @@ from enforcer.ruleset import (
     RuleSet,
     Src,
 )
-from enforcer.simulate import Packet, Simulator
 from policy.cidr import Address, parse_cidr
 from policy.decode import decode_objects
 from tests.enforcer.fake import FakeDataplane

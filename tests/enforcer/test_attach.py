@@ -9,11 +9,11 @@ from itertools import count
 import pytest
 from msgspec.structs import replace
 
-from enforcer.attach import Attached, attach
-from enforcer.cni_cache import AddressKnown, Hints
-from enforcer.hostview import HostView
-from enforcer.places import hashed_names
-from enforcer.rtnetlink import Link, Own, Route
+from enforcer.attachment.attach import Attached, attach
+from enforcer.attachment.cni_cache import AddressKnown, Hints
+from enforcer.attachment.hostview import HostView
+from enforcer.attachment.places import hashed_names
+from enforcer.kernel.rtnetlink import Link, Own, Route
 from policy.cidr import Address, Prefix, parse_address, parse_cidr
 from policy.model import Pod
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from enforcer.backend import Mode, choose, failed_line
+from enforcer.kernel.backend import Mode, choose, failed_line
 
 HINT = ":KUBE-IPTABLES-HINT - [0:0]\n"
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 from msgspec.structs import replace
 
-from enforcer.backend import Backend
-from enforcer.bridges import bridge_filtering, tags_pass_by
-from enforcer.host import plans
+from enforcer.keeping.host import plans
+from enforcer.kernel.backend import Backend
+from enforcer.kernel.bridges import bridge_filtering, tags_pass_by
 from lab import netns
 from lab.probe import Outcome, Probe
 from lab.topology import OUTSIDE

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from enforcer.cni_cache import AddressGone, AddressKnown, CacheEvent, Hints, Unreadable, parse, with_hints
-from enforcer.cni_follow import CniResults, Folder, read
+from enforcer.attachment.cni_cache import AddressGone, AddressKnown, CacheEvent, Hints, Unreadable, parse, with_hints
+from enforcer.attachment.cni_follow import CniResults, Folder, read
 from policy.cidr import parse_address
 from policy.model import Pod
 

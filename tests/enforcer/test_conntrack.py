@@ -8,16 +8,16 @@ from random import Random
 import pytest
 
 from compiler.compile import Compiled, compile_cluster
-from enforcer.base import DEFAULT_MARK
-from enforcer.conntrack_answer import Refused, Tracked, entries, identity, results
-from enforcer.conntrack_wire import dump_request, mark_requests, packed
-from enforcer.layout import NodeView, layout, local_pods
-from enforcer.parse import Foreign, parse_rule
-from enforcer.render import rule_text
-from enforcer.revocation import Judge
-from enforcer.ruleset import ConnMark, CtDir, HookName, Return, Rule, State
-from enforcer.simulate import Packet, Simulator
-from enforcer.strangers import mark_writers
+from enforcer.connections.revocation import Judge
+from enforcer.kernel.conntrack_answer import Refused, Tracked, entries, identity, results
+from enforcer.kernel.conntrack_wire import dump_request, mark_requests, packed
+from enforcer.readback.simulate import Packet, Simulator
+from enforcer.rules.base import DEFAULT_MARK
+from enforcer.rules.layout import NodeView, layout, local_pods
+from enforcer.rules.parse import Foreign, parse_rule
+from enforcer.rules.render import rule_text
+from enforcer.rules.ruleset import ConnMark, CtDir, HookName, Return, Rule, State
+from enforcer.rules.strangers import mark_writers
 from policy.cidr import Address, Family, parse_address, parse_cidr
 from policy.decode import decode_objects
 from policy.model import Pod

@@ -9,10 +9,10 @@ from contextlib import ExitStack
 import pytest
 from msgspec.structs import replace
 
-from enforcer.base import DEFAULT_MARK
-from enforcer.flows import Flows
-from enforcer.host import read
-from enforcer.status import status
+from enforcer.connections.flows import Flows
+from enforcer.keeping.host import read
+from enforcer.readback.status import status
+from enforcer.rules.base import DEFAULT_MARK
 from lab.probe import Probe
 from policy.cidr import Family
 from tests.enforcer.connections import (

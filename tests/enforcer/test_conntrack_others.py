@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from enforcer import conntrack
-from enforcer.base import DEFAULT_MARK
-from enforcer.flows import Flows
-from enforcer.host import attached, cleanup, mark_writers
-from enforcer.layout import NodeView, local_pods
-from enforcer.revocation import Judge
+from enforcer.connections.flows import Flows
+from enforcer.connections.revocation import Judge
+from enforcer.keeping.host import attached, cleanup, mark_writers
+from enforcer.kernel import conntrack
+from enforcer.rules.base import DEFAULT_MARK
+from enforcer.rules.layout import NodeView, local_pods
 from tests.enforcer.connections import (
     ALLOWED,
     DENIED,

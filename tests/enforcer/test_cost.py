@@ -8,7 +8,7 @@ from compiler.allowset import BoundRule, PolicyRef, RuleRef, canonical
 from compiler.peers import PeerSet, PodTerm, peer_set
 from compiler.ports import ALL_PORTS, NamedPort, PortSet, port_range
 from compiler.prefixes import NO_ADDRESSES, addresses_of
-from enforcer.cost import FOLDED, NARROW_RULES, WIDE_RULES, Shape, in_family, shape
+from enforcer.rules.cost import FOLDED, NARROW_RULES, WIDE_RULES, Shape, in_family, shape
 from policy.cidr import parse_address, parse_cidr
 from policy.model import PROTOCOLS
 from policy.selector import EVERYTHING, in_, namespace_named, selector

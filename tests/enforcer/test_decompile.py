@@ -11,13 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compiler.compile import Compiled, compile_cluster
-from enforcer.decompile import longest_prefix
-from enforcer.layout import NodeView, layout, local_pods
-from enforcer.names import split_generation
-from enforcer.parse import Foreign, parse_rule
-from enforcer.plan import plan
-from enforcer.regions import FIELDS, SRC, Box, Condition, Space, meet, split, without
-from enforcer.ruleset import (
+from enforcer.readback.decompile import longest_prefix
+from enforcer.readback.regions import FIELDS, SRC, Box, Condition, Space, meet, split, without
+from enforcer.readback.simulate import Packet, Simulator
+from enforcer.readback.verify import verify
+from enforcer.readback.why import installed_walk, reasons
+from enforcer.rules.layout import NodeView, layout, local_pods
+from enforcer.rules.names import split_generation
+from enforcer.rules.parse import Foreign, parse_rule
+from enforcer.rules.plan import plan
+from enforcer.rules.ruleset import (
     ConnMark,
     Drop,
     Element,
@@ -32,9 +35,6 @@ from enforcer.ruleset import (
     Rule,
     RuleSet,
 )
-from enforcer.simulate import Packet, Simulator
-from enforcer.verify import verify
-from enforcer.why import installed_walk, reasons
 from policy.cidr import Address, Prefix, parse_cidr
 from policy.decode import decode_objects
 from tests.enforcer.fake import FakeDataplane

@@ -9,8 +9,11 @@ from random import Random
 
 import pytest
 
-from enforcer.names import is_own_chain
-from enforcer.ruleset import (
+from enforcer.readback.simulate import Simulator
+from enforcer.readback.verify import verify
+from enforcer.readback.why import installed_walk
+from enforcer.rules.names import is_own_chain
+from enforcer.rules.ruleset import (
     Bridged,
     Drop,
     DstPorts,
@@ -30,9 +33,6 @@ from enforcer.ruleset import (
     RuleSet,
     State,
 )
-from enforcer.simulate import Simulator
-from enforcer.verify import verify
-from enforcer.why import installed_walk
 from tests.enforcer.fake import FakeDataplane
 from tests.enforcer.small import differing, installed, small_cluster, view
 

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from compiler.compile import compile_cluster
-from enforcer.denials import Denial, StateNames, Teller, decoded, encoded, sentence
-from enforcer.headers import Headers
-from enforcer.nflog_wire import Logged
+from enforcer.agent.denials import Denial, StateNames, Teller, decoded, encoded, sentence
+from enforcer.kernel.headers import Headers
+from enforcer.kernel.nflog_wire import Logged
 from policy.cidr import Address, parse_address
 from policy.decode import read_documents
 from policy.model import Direction

@@ -4,10 +4,10 @@ from random import Random
 
 import pytest
 
-from enforcer.dispatch import dispatch
-from enforcer.names import DISPATCH, OTHERS
-from enforcer.ruleset import Drop, Dst, Return, Rule, RuleSet, Src
-from enforcer.simulate import Packet, Simulator
+from enforcer.readback.simulate import Packet, Simulator
+from enforcer.rules.dispatch import dispatch
+from enforcer.rules.names import DISPATCH, OTHERS
+from enforcer.rules.ruleset import Drop, Dst, Return, Rule, RuleSet, Src
 from policy.cidr import BITS, Address, Family, Prefix, parse_address
 from policy.model import Direction
 

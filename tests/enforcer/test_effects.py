@@ -1,8 +1,8 @@
 """Which changes of elements are safe one by one, and in which order."""
 
-from enforcer.effects import Role, effect, in_place, roles
-from enforcer.ruleset import Count, Element, InSet, Nflog, Return, Rule
-from enforcer.steps import ChangeSet
+from enforcer.rules.effects import Role, effect, in_place, roles
+from enforcer.rules.ruleset import Count, Element, InSet, Nflog, Return, Rule
+from enforcer.rules.steps import ChangeSet
 from policy.cidr import parse_cidr
 
 A, B = (Element(parse_cidr(f"10.0.0.{host}/32")) for host in (1, 2))

@@ -15,17 +15,17 @@ from msgspec.structs import replace
 from compiler.changes import Deleted, Event
 from compiler.compile import compile_cluster
 from compiler.index import Index
-from enforcer.base import DEFAULT_MARK
-from enforcer.concern import Concern, concern, owners_of, touched
-from enforcer.conntrack import Judges
-from enforcer.conntrack_answer import Tracked
-from enforcer.conntrack_wire import Identity, packed
-from enforcer.ender import Counts, Ender, Moment
-from enforcer.gate import Gate
-from enforcer.keep import Keeper
-from enforcer.layout import NodeView, is_local, local_pods
-from enforcer.remembered import Memory, Remembered
-from enforcer.revocation import Judge
+from enforcer.connections.concern import Concern, concern, owners_of, touched
+from enforcer.connections.ender import Counts, Ender, Moment
+from enforcer.connections.gate import Gate
+from enforcer.connections.remembered import Memory, Remembered
+from enforcer.connections.revocation import Judge
+from enforcer.keeping.keep import Keeper
+from enforcer.kernel.conntrack import Judges
+from enforcer.kernel.conntrack_answer import Tracked
+from enforcer.kernel.conntrack_wire import Identity, packed
+from enforcer.rules.base import DEFAULT_MARK
+from enforcer.rules.layout import NodeView, is_local, local_pods
 from policy.cidr import Address, parse_address
 from policy.decode import read_documents
 from policy.errors import HostRefused

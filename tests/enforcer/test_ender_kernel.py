@@ -15,16 +15,16 @@ from msgspec.structs import replace
 from compiler.changes import Deleted, Event
 from compiler.compile import compile_cluster
 from compiler.index import Index
-from enforcer import conntrack
-from enforcer.attach import attach
-from enforcer.base import DEFAULT_MARK
-from enforcer.concern import concern, owners_of
-from enforcer.ender import Ender, Moment
-from enforcer.gate import Gate
-from enforcer.host import execute, plans
-from enforcer.layout import NodeView, is_local
-from enforcer.links import dump, own_addresses
-from enforcer.remembered import Memory
+from enforcer.attachment.attach import attach
+from enforcer.attachment.links import dump, own_addresses
+from enforcer.connections.concern import concern, owners_of
+from enforcer.connections.ender import Ender, Moment
+from enforcer.connections.gate import Gate
+from enforcer.connections.remembered import Memory
+from enforcer.keeping.host import execute, plans
+from enforcer.kernel import conntrack
+from enforcer.rules.base import DEFAULT_MARK
+from enforcer.rules.layout import NodeView, is_local
 from policy.cidr import Family
 from policy.decode import read_documents
 from policy.model import Pod

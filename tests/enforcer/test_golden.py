@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from compiler.compile import compile_cluster
-from enforcer.layout import NodeView, layout, local_pods
-from enforcer.parse import Installed
-from enforcer.plan import Actual, plan
+from enforcer.rules.layout import NodeView, layout, local_pods
+from enforcer.rules.parse import Installed
+from enforcer.rules.plan import Actual, plan
 from podfence.load import load
 from policy.cidr import Family
 

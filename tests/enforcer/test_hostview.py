@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from enforcer.hostview import Tables, leading_further, own_addresses
-from enforcer.rtnetlink import (
+from enforcer.attachment.hostview import Tables, leading_further, own_addresses
+from enforcer.kernel.rtnetlink import (
     AF_BRIDGE,
     DEL_LINK,
     NEW_LINK,

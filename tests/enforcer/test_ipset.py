@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink.nfnetlink.ipset import ipset_msg
 
-from enforcer.ipset import Sets
-from enforcer.ipset_answer import ERR_FIND_TYPE, NLM_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, answers
-from enforcer.ipset_wire import (
+from enforcer.kernel.ipset import Sets
+from enforcer.kernel.ipset_answer import ERR_FIND_TYPE, NLM_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, answers
+from enforcer.kernel.ipset_wire import (
     A_ADT,
     A_DATA,
     A_FAMILY,
@@ -32,8 +32,8 @@ from enforcer.ipset_wire import (
     name_attribute,
     request,
 )
-from enforcer.render import table_size
-from enforcer.ruleset import Element, IpSet
+from enforcer.rules.render import table_size
+from enforcer.rules.ruleset import Element, IpSet
 from policy.cidr import parse_cidr
 from policy.errors import HostRefused
 

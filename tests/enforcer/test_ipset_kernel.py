@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from enforcer.backend import Backend
-from enforcer.host import execute, read
-from enforcer.ipset import Sets
-from enforcer.plan import Actual, plan, remove_everything
-from enforcer.render import create_text, element_text
-from enforcer.ruleset import Count, Drop, Element, InSet, IpSet, Rule, RuleSet, SetType
-from enforcer.steps import ChangeSet, DropSet, MakeSet, Transaction
+from enforcer.keeping.host import execute, read
+from enforcer.kernel.backend import Backend
+from enforcer.kernel.ipset import Sets
+from enforcer.rules.plan import Actual, plan, remove_everything
+from enforcer.rules.render import create_text, element_text
+from enforcer.rules.ruleset import Count, Drop, Element, InSet, IpSet, Rule, RuleSet, SetType
+from enforcer.rules.steps import ChangeSet, DropSet, MakeSet, Transaction
 from lab import netns
 from policy.cidr import BITS, Family, Prefix, parse_cidr
 from policy.errors import HostRefused, KernelRejected
@@ -294,7 +294,7 @@ def test_another_writer_at_work(sets: Sets) -> None:
 
 
 def test_without_permission_one_line_says_so(sets: Sets) -> None:
-    script = "from enforcer.ipset import Sets\nfrom policy.errors import HostRefused\n"
+    script = "from enforcer.kernel.ipset import Sets\nfrom policy.errors import HostRefused\n"
     script += "try: Sets()\nexcept HostRefused as refused: print(refused)"
     said = tool("setpriv", "--bounding-set=-net_admin", sys.executable, "-c", script)
     assert said == "ipset: not permitted (run it as root, or with CAP_NET_ADMIN)\n"

@@ -12,14 +12,14 @@ from msgspec.structs import replace
 
 from compiler.changes import Deleted, Event
 from compiler.compile import Compiled, compile_cluster
-from enforcer.allow import allow_rules, sources
-from enforcer.family import MOST_UNTIDY
-from enforcer.keep import Keeper
-from enforcer.layout import NodeView, layout
-from enforcer.plan import Actual, plan
-from enforcer.ruleset import HookName
-from enforcer.simulate import Packet
-from enforcer.steps import ChangeSet, DropSet, MakeSet, Plan, Transaction
+from enforcer.keeping.family import MOST_UNTIDY
+from enforcer.keeping.keep import Keeper
+from enforcer.readback.simulate import Packet
+from enforcer.rules.allow import allow_rules, sources
+from enforcer.rules.layout import NodeView, layout
+from enforcer.rules.plan import Actual, plan
+from enforcer.rules.ruleset import HookName
+from enforcer.rules.steps import ChangeSet, DropSet, MakeSet, Plan, Transaction
 from policy.cidr import Family, parse_cidr
 from policy.decode import decode_objects
 from policy.model import DIRECTIONS, Cluster, IPBlock, Namespace, NetworkPolicy, Peer, Pod, Rule

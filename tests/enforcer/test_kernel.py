@@ -15,12 +15,12 @@ from msgspec.structs import replace
 
 from compiler.compile import Compiled, compile_cluster
 from compiler.verdict import NodeEgress
-from enforcer.backend import Backend, Mode
-from enforcer.host import attached, cleanup, execute, plans, read
-from enforcer.layout import NodeView
-from enforcer.ruleset import Drop, IpSet, OutInterface, Reject, Rule
-from enforcer.status import status
-from enforcer.steps import MakeSet, Transaction
+from enforcer.keeping.host import attached, cleanup, execute, plans, read
+from enforcer.kernel.backend import Backend, Mode
+from enforcer.readback.status import status
+from enforcer.rules.layout import NodeView
+from enforcer.rules.ruleset import Drop, IpSet, OutInterface, Reject, Rule
+from enforcer.rules.steps import MakeSet, Transaction
 from lab.cluster import Lab
 from lab.probe import Outcome, Probe
 from lab.topology import OUTSIDE
@@ -214,7 +214,7 @@ def test_a_refused_transaction_shows_its_line_and_changes_nothing(world: World) 
 
 
 def _element(prefix: str):  # type: ignore[no-untyped-def]
-    from enforcer.ruleset import Element
+    from enforcer.rules.ruleset import Element
 
     return Element(parse_cidr(prefix))
 

@@ -20,19 +20,19 @@ from types import SimpleNamespace
 
 import pytest
 
-import enforcer.restorer
+import enforcer.kernel.restorer
 from compiler.changes import Deleted, Event
 from compiler.compile import compile_cluster
-from enforcer.backend import Backend, Mode
-from enforcer.host import HostKernel
-from enforcer.ipset import Sets, Wire, open_wire
-from enforcer.keep import Keeper
-from enforcer.layout import NodeView
-from enforcer.plan import Actual
-from enforcer.ruleset import HookName, Rule
-from enforcer.simulate import Packet
-from enforcer.steps import Plan
-from enforcer.verify import verify
+from enforcer.keeping.host import HostKernel
+from enforcer.keeping.keep import Keeper
+from enforcer.kernel.backend import Backend, Mode
+from enforcer.kernel.ipset import Sets, Wire, open_wire
+from enforcer.readback.simulate import Packet
+from enforcer.readback.verify import verify
+from enforcer.rules.layout import NodeView
+from enforcer.rules.plan import Actual
+from enforcer.rules.ruleset import HookName, Rule
+from enforcer.rules.steps import Plan
 from lab import netns
 from policy.cidr import Family
 from policy.decode import decode_objects
@@ -202,7 +202,7 @@ def test_killed_at_every_point_of_a_change(mode: Mode) -> None:
             def change(killer: Killer = killer) -> None:
                 with world.keeper(KilledWire(killer)) as keeper:
                     keeper.start(world.events(0))
-                    enforcer.restorer.os = _os_with(killer)  # type: ignore[attr-defined]
+                    enforcer.kernel.restorer.os = _os_with(killer)  # type: ignore[attr-defined]
                     killer.armed = True
                     keeper.handle(world.events(1, 0))
                     keeper.tidy()

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 import pytest
 
-from enforcer.backend import Backend, Mode
-from enforcer.host import HostKernel
-from enforcer.ipset import Sets
-from enforcer.keep import Keeper
-from enforcer.layout import NodeView
-from enforcer.steps import ChangeSet, DropSet, MakeSet, Transaction
+from enforcer.keeping.host import HostKernel
+from enforcer.keeping.keep import Keeper
+from enforcer.kernel.backend import Backend, Mode
+from enforcer.kernel.ipset import Sets
+from enforcer.rules.layout import NodeView
+from enforcer.rules.steps import ChangeSet, DropSet, MakeSet, Transaction
 from lab import netns
 from policy.cidr import Address, parse_cidr
 from policy.model import NetworkPolicy, Peer, Pod, Port, Rule

@@ -16,10 +16,10 @@ from typing import TypeVar
 
 import pytest
 
-from enforcer.attach import Attached, attach
-from enforcer.hostview import HostView, own_addresses
-from enforcer.links import HostLinks, dump
-from enforcer.places import hashed_names
+from enforcer.attachment.attach import Attached, attach
+from enforcer.attachment.hostview import HostView, own_addresses
+from enforcer.attachment.links import HostLinks, dump
+from enforcer.attachment.places import hashed_names
 from lab import netns
 from policy.cidr import parse_address, parse_cidr
 from policy.model import Pod

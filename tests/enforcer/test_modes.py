@@ -13,14 +13,14 @@ from msgspec.structs import replace
 
 from compiler.changes import Event
 from compiler.compile import Compiled, compile_cluster
-from enforcer.keep import Keeper
-from enforcer.layout import NodeView, layout, local_pods
-from enforcer.modes import MODE_LABEL, Mode, mode_of, mode_problems
-from enforcer.parse import Installed
-from enforcer.plan import Actual, plan
-from enforcer.simulate import Packet
-from enforcer.status import status
-from enforcer.verify import verify
+from enforcer.keeping.keep import Keeper
+from enforcer.readback.simulate import Packet
+from enforcer.readback.status import status
+from enforcer.readback.verify import verify
+from enforcer.rules.layout import NodeView, layout, local_pods
+from enforcer.rules.modes import MODE_LABEL, Mode, mode_of, mode_problems
+from enforcer.rules.parse import Installed
+from enforcer.rules.plan import Actual, plan
 from podfence.load import load
 from policy.cidr import Family
 from policy.decode import decode_objects, read_documents

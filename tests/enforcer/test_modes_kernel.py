@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from enforcer.backend import Backend
-from enforcer.host import read
-from enforcer.ruleset import Nflog, Rule
+from enforcer.keeping.host import read
+from enforcer.kernel.backend import Backend
+from enforcer.rules.ruleset import Nflog, Rule
 from lab.probe import Outcome, Probe
 from lab.topology import OUTSIDE, Attach
 from policy.cidr import Family

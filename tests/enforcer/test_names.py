@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enforcer import names
+from enforcer.rules import names
 from policy.cidr import BITS, Prefix, parse_cidr
 
 text = st.text(max_size=20)

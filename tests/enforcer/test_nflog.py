@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
-from enforcer.headers import Headers, headers
-from enforcer.nflog_wire import Logged, bind_requests, codes, logged
+from enforcer.kernel.headers import Headers, headers
+from enforcer.kernel.nflog_wire import Logged, bind_requests, codes, logged
 from policy.cidr import parse_address
 
 SRC, DST = parse_address("10.244.2.2"), parse_address("10.244.1.3")

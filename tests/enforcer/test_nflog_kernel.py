@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.denials import Denial, StateNames, Teller
-from enforcer.nflog import NflogReader
-from enforcer.nflog_wire import Logged
+from enforcer.agent.denials import Denial, StateNames, Teller
+from enforcer.kernel.nflog import NflogReader
+from enforcer.kernel.nflog_wire import Logged
 from lab.probe import Probe
 from podfence.node_denials import interface_name
 from policy.cidr import Family

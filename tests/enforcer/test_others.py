@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from enforcer.others import INTERFACES_PER_SET, veth_sets
-from enforcer.render import create_text
-from enforcer.ruleset import IpSet
+from enforcer.rules.others import INTERFACES_PER_SET, veth_sets
+from enforcer.rules.render import create_text
+from enforcer.rules.ruleset import IpSet
 from lab import netns
 
 

@@ -10,13 +10,13 @@ from random import Random
 import pytest
 
 from compiler.compile import Compiled, compile_cluster
-from enforcer.layout import NodeView, layout, local_pods
-from enforcer.names import is_own_chain, is_own_set
-from enforcer.parse import Counted, Foreign, Installed, InstalledSet
-from enforcer.plan import Actual, choose_names, plan, remove_everything
-from enforcer.ruleset import Count, Drop, Element, HookName, IpProtocol, IpSet, Return, Rule, RuleSet, Src
-from enforcer.simulate import Packet
-from enforcer.steps import ChangeSet, DropSet, MakeSet, Plan, Step, Transaction
+from enforcer.readback.simulate import Packet
+from enforcer.rules.layout import NodeView, layout, local_pods
+from enforcer.rules.names import is_own_chain, is_own_set
+from enforcer.rules.parse import Counted, Foreign, Installed, InstalledSet
+from enforcer.rules.plan import Actual, choose_names, plan, remove_everything
+from enforcer.rules.ruleset import Count, Drop, Element, HookName, IpProtocol, IpSet, Return, Rule, RuleSet, Src
+from enforcer.rules.steps import ChangeSet, DropSet, MakeSet, Plan, Step, Transaction
 from policy.cidr import Family, parse_address, parse_cidr
 from policy.decode import decode_objects, read_documents
 from policy.model import Pod

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from enforcer import names
-from enforcer.backend import LOCK_WAIT, Backend
-from enforcer.drift import Watch
-from enforcer.host import attached, execute, plans, read
-from enforcer.layout import NodeView
-from enforcer.verify import Difference, verify
+from enforcer.keeping.host import attached, execute, plans, read
+from enforcer.kernel.backend import LOCK_WAIT, Backend
+from enforcer.kernel.drift import Watch
+from enforcer.readback.verify import Difference, verify
+from enforcer.rules import names
+from enforcer.rules.layout import NodeView
 from lab.cluster import Lab
 from policy.cidr import Family
 from policy.decode import read_documents

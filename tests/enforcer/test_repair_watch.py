@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from enforcer.backend import Backend, overtaken
-from enforcer.drift import SHARE, SLOW, Watch, _Look
+from enforcer.kernel.backend import Backend, overtaken
+from enforcer.kernel.drift import SHARE, SLOW, Watch, _Look
 from lab import netns
 from tests.enforcer.test_kernel import backends
 

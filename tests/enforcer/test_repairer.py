@@ -11,12 +11,12 @@ import pytest
 from msgspec.structs import replace
 
 from compiler.changes import Deleted, Event
-from enforcer.drift import Watch, Wrote
-from enforcer.host import HostKernel
-from enforcer.ipset import Sets
-from enforcer.keep import Keeper
-from enforcer.repair import Repairer
-from enforcer.steps import Transaction
+from enforcer.keeping.host import HostKernel
+from enforcer.keeping.keep import Keeper
+from enforcer.keeping.repair import Repairer
+from enforcer.kernel.drift import Watch, Wrote
+from enforcer.kernel.ipset import Sets
+from enforcer.rules.steps import Transaction
 from lab.cluster import Lab
 from policy.decode import decode_objects
 from tests.enforcer.test_keep import FAMILIES, FakeKernel, StepFailed, view_of

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from enforcer import iptables
-from enforcer.backend import Backend
-from enforcer.iptables import Tables
-from enforcer.restorer import Restorer
+from enforcer.kernel import iptables
+from enforcer.kernel.backend import Backend
+from enforcer.kernel.iptables import Tables
+from enforcer.kernel.restorer import Restorer
 from policy.errors import HostRefused, KernelRejected
 
 # Repeats comments as iptables-restore does with --verbose, counts lines as it does, and ends at a line that says BAD.
@@ -96,7 +96,7 @@ def test_texts_larger_than_a_pipe(tmp_path: Path) -> None:
 
 
 def test_a_program_that_repeats_no_comment_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("enforcer.restorer.HELLO_WAIT", 0.2)
+    monkeypatch.setattr("enforcer.kernel.restorer.HELLO_WAIT", 0.2)
     with restorer(MUTE, tmp_path / "done") as found:
         assert not found.talks() and not found.process_id
         assert not found.talks(), "it is not asked again"
@@ -111,7 +111,7 @@ def test_where_the_program_is_too_old_one_is_run_for_each_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may end at the end of its input, and not before: that is when it has done what it read."""
-    monkeypatch.setattr("enforcer.restorer.HELLO_WAIT", 0.2)
+    monkeypatch.setattr("enforcer.kernel.restorer.HELLO_WAIT", 0.2)
     program = tmp_path / "iptables-nft-restore"
     program.write_text(f'#!/bin/sh\ncase "$*" in *--verbose*) {MUTE}; exit;; esac\ncat >>{tmp_path}/seen\n')
     program.chmod(0o755)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from enforcer.share import Share
+from enforcer.attachment.share import Share
 
 
 @pytest.mark.parametrize("cost", [0.001, 0.02, 0.2, 2.0])

@@ -14,12 +14,12 @@ from itertools import count
 import pytest
 from msgspec.structs import replace
 
-from enforcer.backend import Backend
-from enforcer.host import HostKernel
-from enforcer.ipset import Sets
-from enforcer.keep import Keeper
-from enforcer.layout import NodeView
-from enforcer.steps import ChangeSet, Transaction
+from enforcer.keeping.host import HostKernel
+from enforcer.keeping.keep import Keeper
+from enforcer.kernel.backend import Backend
+from enforcer.kernel.ipset import Sets
+from enforcer.rules.layout import NodeView
+from enforcer.rules.steps import ChangeSet, Transaction
 from lab.cluster import Lab
 from policy.cidr import Family
 from policy.decode import read_documents

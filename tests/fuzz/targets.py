@@ -23,18 +23,18 @@ import yaml
 from benchmarks import api_objects
 from compiler.compile import compile_cluster
 from enforcer.agent.programmed import is_uid
-from enforcer.cni_cache import AddressKnown, Unreadable, parse
-from enforcer.conntrack_answer import entries, entries_with, identity, results
-from enforcer.headers import headers
-from enforcer.ipset_answer import Listing, answers
-from enforcer.nflog_wire import codes, logged
-from enforcer.parse import Foreign, parse_rule, parse_tables
-from enforcer.remembered import Memory
-from enforcer.render import rule_text
-from enforcer.resources import NAMESPACES, PODS, POLICIES, Resource, own_node
-from enforcer.rtnetlink import change, messages
-from enforcer.ruleset import Rule
-from enforcer.watch_wire import Lines, NotJson, read_event, read_page, read_status, version_of
+from enforcer.attachment.cni_cache import AddressKnown, Unreadable, parse
+from enforcer.cluster.resources import NAMESPACES, PODS, POLICIES, Resource, own_node
+from enforcer.cluster.watch_wire import Lines, NotJson, read_event, read_page, read_status, version_of
+from enforcer.connections.remembered import Memory
+from enforcer.kernel.conntrack_answer import entries, entries_with, identity, results
+from enforcer.kernel.headers import headers
+from enforcer.kernel.ipset_answer import Listing, answers
+from enforcer.kernel.nflog_wire import codes, logged
+from enforcer.kernel.rtnetlink import change, messages
+from enforcer.rules.parse import Foreign, parse_rule, parse_tables
+from enforcer.rules.render import rule_text
+from enforcer.rules.ruleset import Rule
 from podfence.agent_config import defaults
 from podfence.node_agent import agent, settings_of
 from policy.decode import read_documents

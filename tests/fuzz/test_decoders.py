@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from enforcer.resources import POLICIES
-from enforcer.watch_wire import read_event
+from enforcer.cluster.resources import POLICIES
+from enforcer.cluster.watch_wire import read_event
 from policy.model import DIRECTIONS, NetworkPolicy
 from tests.fuzz.run import attempt, run
 from tests.fuzz.targets import TARGETS, Target

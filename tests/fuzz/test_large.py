@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from compiler.compile import compile_cluster
-from enforcer.layout import NodeView, layout
-from enforcer.render import rule_text
-from enforcer.resources import PODS, POLICIES
-from enforcer.watch_wire import read_event
+from enforcer.cluster.resources import PODS, POLICIES
+from enforcer.cluster.watch_wire import read_event
+from enforcer.rules.layout import NodeView, layout
+from enforcer.rules.render import rule_text
 from policy.cidr import parse_cidr
 from policy.decode import decode_objects, read_documents
 from policy.errors import UnreadableInput

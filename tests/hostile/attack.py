@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from enforcer.backend import Backend
+from enforcer.kernel.backend import Backend
 from lab.topology import Attach
 from policy.cidr import Family
 from tests.enforcer.bridged import Bridged, bridged, frame

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.backend import Backend
-from enforcer.weaknesses import weaknesses
+from enforcer.kernel.backend import Backend
+from enforcer.kernel.weaknesses import weaknesses
 from lab import netns
 from lab.topology import OUTSIDE
 from policy.cidr import Family

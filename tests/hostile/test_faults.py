@@ -128,7 +128,7 @@ def test_flows_that_somebody_forgets_stay_what_policies_say(world: World) -> Non
 
 
 # Where the wall clock may be asked: for the moments that denials are told with, and for how old a file is.
-_WALL_CLOCKS = {"enforcer/agent/tales.py", "enforcer/watch_files.py", "podfence/node_denials.py"}
+_WALL_CLOCKS = {"enforcer/agent/tales.py", "enforcer/cluster/watch_files.py", "podfence/node_denials.py"}
 
 
 def test_nothing_that_waits_or_decides_asks_the_wall_clock() -> None:

@@ -12,9 +12,9 @@ from statistics import median
 import pytest
 
 from benchmarks.frames import Batch, Flow, Sender
-from enforcer.backend import Backend, Mode
-from enforcer.base import LOGS_PER_SECOND, UNCHECKED_LOGS_PER_SECOND
-from enforcer.nflog import NflogReader
+from enforcer.kernel.backend import Backend, Mode
+from enforcer.kernel.nflog import NflogReader
+from enforcer.rules.base import LOGS_PER_SECOND, UNCHECKED_LOGS_PER_SECOND
 from lab.probe import Outcome, Probe
 from policy.cidr import Address, parse_address
 from tests.enforcer.bridged import FAMILIES

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from enforcer.backend import Backend
+from enforcer.kernel.backend import Backend
 from lab import netns
 from policy.cidr import Family
 from tests.enforcer.bridged import FAMILIES, frame, listening

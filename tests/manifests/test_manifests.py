@@ -12,8 +12,8 @@ import yaml
 
 from enforcer.agent.board import AgentStatus
 from enforcer.agent.metrics import Metrics
-from enforcer.family import FamilyCounts
-from enforcer.status import Denied
+from enforcer.keeping.family import FamilyCounts
+from enforcer.readback.status import Denied
 from podfence.agent_config import defaults
 from podfence.node_agent import PREFIX, agent
 

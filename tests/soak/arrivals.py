@@ -25,7 +25,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from pyroute2 import IPRoute
 
-from enforcer.backend import Backend
+from enforcer.kernel.backend import Backend
 from lab.cluster import Lab
 from podfence.lab_objects import api_objects
 from policy.decode import read_documents

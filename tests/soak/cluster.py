@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from enforcer.agent.serve_local import ask
-from enforcer.backend import Backend, Mode
+from enforcer.kernel.backend import Backend, Mode
 from lab.cluster import Lab
 from lab.topology import OUTSIDE, OUTSIDE_ADDRESSES, Attach
 from podfence.lab_objects import api_objects

@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from enforcer.agent.serve_local import ask
-from enforcer.backend import Backend
+from enforcer.kernel.backend import Backend
 from lab.cluster import Lab
 from policy.decode import read_documents
 from policy.errors import HostRefused

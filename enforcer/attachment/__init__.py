@@ -1,0 +1,1 @@
+"""Which interface of the node leads to which pod, whatever plugin made it."""

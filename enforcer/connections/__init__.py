@@ -1,0 +1,1 @@
+"""Open connections: which of them a change forbids, and how they end."""

@@ -1,0 +1,62 @@
+"""The pods that a node enforces for, each with what decides its rules; and the sets that follow from them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
+
+from compiler.compile import State
+from enforcer.rules import names
+from enforcer.rules.leaves import host
+from enforcer.rules.modes import Mode, mode_of
+from enforcer.rules.ruleset import Element, IpSet
+from enforcer.rules.view import Attachment, NodeView
+from policy.cidr import Address, Family
+from policy.model import Pod
+
+
+class Subject(Struct, frozen=True):
+    """`own` are the pod's addresses of one family, neither another pod's by now nor closed; `attachment` is None where
+    no interface is known to lead to it: then nothing passes."""
+
+    pod: Pod
+    own: list[Address]
+    attachment: Attachment | None
+    mode: Mode
+
+
+def subject_of(pod: Pod, state: State, node: NodeView, family: Family) -> Subject:
+    known = (address for address in pod.addresses if address.family == family and address not in node.closed)
+    own = [address for address in known if (holder := state.pod_at(address)) and holder.key == pod.key]
+    mode = mode_of(state.namespaces.get(pod.namespace, {}), node.mode)
+    return Subject(pod, own, node.attachment(pod.key), mode)
+
+
+def node_sets(subjects: Sequence[Subject], node: NodeView, family: Family) -> Iterable[IpSet]:
+    """`known`: which address stands behind which routed veth. `pods`: all addresses of pods, those without a veth too,
+    which are closed by being here and not in `known`. `audited`: whose denials only count; there if there are any."""
+    known = frozenset(
+        Element(host(address), interface=subject.attachment.interface)
+        for subject in subjects
+        if subject.attachment and not subject.attachment.bridge
+        for address in subject.own
+    )
+    yield IpSet(names.set_name(family, "known"), "hash:net,iface", known)
+    yield IpSet(names.set_name(family, "pods"), "hash:ip", hosts(_claimed(subjects, node, family)))
+    audited = [address for subject in subjects if subject.mode == "audit" for address in subject.own]
+    if any(subject.mode == "audit" for subject in subjects):
+        yield IpSet(names.set_name(family, "audited"), "hash:ip", hosts(audited))
+
+
+def _claimed(subjects: Sequence[Subject], node: NodeView, family: Family) -> set[Address]:
+    """Where the unknown is open, a pod without an interface has no address that is closed."""
+    shown = [subject for subject in subjects if subject.attachment or node.unknown == "closed"]
+    found = {address for subject in shown for address in subject.pod.addresses if address.family == family}
+    if node.unknown == "open":
+        found.difference_update(a for subject in subjects if not subject.attachment for a in subject.own)
+    return found
+
+
+def hosts(addresses: Iterable[Address]) -> frozenset[Element]:
+    return frozenset(Element(host(address)) for address in addresses)
