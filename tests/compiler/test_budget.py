@@ -80,7 +80,7 @@ def test_no_policy_stalls_a_node(rules: Rules) -> None:
     assert found.isolated and sum(elements) < 200_000
 
 
-def test_row_40_what_is_beyond_the_budget_isolates_and_grants_nothing() -> None:
+def test_what_is_beyond_the_budget_isolates_and_grants_nothing() -> None:
     found = ingress(policy("large", excepting(1000)))
     assert found.isolated and found.too_large == ("shop/large",)
     assert found.grants == () and found.bound == () and [ref.policy for ref in found.policies] == ["shop/large"]
@@ -94,7 +94,7 @@ def test_what_other_policies_grant_stays() -> None:
     assert found.grants == alone.grants and found.bound == alone.bound
 
 
-def test_row_40_of_many_that_are_too_many_together_the_largest_grant_nothing() -> None:
+def test_of_many_that_are_too_many_together_the_largest_grant_nothing() -> None:
     def slice_of(at: int) -> Rules:
         return excepting(400)[at : at + 10 + at // 10]
 

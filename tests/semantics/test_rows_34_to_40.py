@@ -1,4 +1,4 @@
-"""Semantics, rows 34 to 39: what cannot be understood never widens, and how files are read."""
+"""Semantics, rows 34 to 40: what cannot be understood never widens, how files are read, and what is too much."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from compiler.compile import Compiled, compile_cluster
 from compiler.verdict import End, Flow, verdict
 from policy.decode import read_documents
 from policy.errors import UnreadableInput
+from tests import oracle
 from tests.oracle.fields import Object
 from tests.semantics.world import OUTSIDE, pod, policy, space, world
 
@@ -266,3 +267,18 @@ def test_row_39_duplicate_keys_are_an_error(spec: str) -> None:
 def test_row_39_duplicate_keys_in_json_are_an_error_too(kind: str, spec: str) -> None:
     with pytest.raises(UnreadableInput, match=r"objects\.yaml:1: .*'(ingress|app)' stands twice"):
         from_file(f'{{"apiVersion": "networking.k8s.io/v1", "kind": "{kind}", "spec": {spec}}}')
+
+
+def test_row_40_of_more_rules_than_there_is_room_for_the_largest_policies_isolate_and_grant_nothing() -> None:
+    """What the API text has no word for; so the engine alone is asked."""
+    to_web = {"podSelector": {"matchLabels": {"app": "web"}}}
+    blocks = [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [f"10.{9 + at}.0.0/16"]}} for at in range(240)]
+    rules = [{"from": [blocks[at % 240]], "ports": [{"port": 1000 + 2 * at}]} for at in range(1000)]
+    large = policy("{}", "shop/large") | {"spec": {**to_web, "ingress": rules}}
+    small = policy("{}", "shop/small") | {"spec": {**to_web, "ingress": [{"ports": [{"port": 80}]}]}}
+    db, web = oracle.End("10.1.0.11", "shop/db"), oracle.End("10.1.0.10", "shop/web")
+    for objects, allowed in (([large], set()), ([large, small], {80}), ([small], {80})):
+        engine = world(*objects).engine
+        flows = {port: oracle.Flow(db, web, "TCP", port) for port in (80, 1000, 1002)}
+        assert {port for port, flow in flows.items() if engine.verdict(flow).allowed} == allowed
+        assert {port for port, flow in flows.items() if engine.simulated(flow)} == allowed
