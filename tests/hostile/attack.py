@@ -80,13 +80,18 @@ class Attacked(Bridged):
 
     def arrives(self, attempts: Mapping[str, Frames], sender: str = ATTACKER, victim: str = VICTIM) -> set[str]:
         """The names of those of which a frame reached the victim. Each frame holds the name of its attempt."""
+        heard = self.what_arrives(attempts, sender, victim)
+        return {name for data in heard for name in attempts if marker(name) in data}
+
+    def what_arrives(self, attempts: Mapping[str, Frames], sender: str = ATTACKER, victim: str = VICTIM) -> list[bytes]:
+        """Every frame that comes to the victim meanwhile."""
         with self.ear(victim) as ear:
             with self.lab.inside(sender), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
                 raw.bind(("eth0", 0))
                 for frames in attempts.values():
                     for each in frames:
                         raw.send(each)
-            return {name for data in self.heard(ear) for name in attempts if marker(name) in data}
+            return list(self.heard(ear))
 
     @contextmanager
     def ear(self, place: str) -> Iterator[socket.socket]:
