@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from math import inf
 
 # What finds the next place from an offset on, or says -1.
 Find = Callable[[int], int]
@@ -16,8 +17,7 @@ class Needles:
 
     def __init__(self, data: bytes, words: Iterable[bytes]) -> None:
         self._finds = [_find(data, word) for word in words]
-        self._next = [-1] * len(self._finds)
-        self._nowhere = len(data)
+        self._next = [-1.0] * len(self._finds)
 
     def any_between(self, start: int, end: int) -> bool:
         """Whether a word begins there."""
@@ -25,7 +25,7 @@ class Needles:
             at = self._next[number]
             if at < start:
                 found = find(start)
-                at = self._next[number] = self._nowhere if found < 0 else found
+                at = self._next[number] = inf if found < 0 else found
             if at < end:
                 return True
         return False
