@@ -226,7 +226,7 @@ def main() -> int:
         found.append(arrivals(mode, asked.rounds))
         print(found[-1], flush=True)
     if asked.record:
-        asked.record.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        asked.record.write_bytes(msgspec.json.encode(found) + b"\n")
     return int(any(each.forbidden_arrived for each in found))
 
 

@@ -212,7 +212,7 @@ def main() -> int:
             print(each, flush=True)
             found.append(each)
     if asked.record:
-        asked.record.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        asked.record.write_bytes(msgspec.json.encode(found) + b"\n")
     return int(any(each.lost or each.lost_open for each in found))
 
 

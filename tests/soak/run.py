@@ -146,9 +146,10 @@ class Soak:
             {**judge.counts, "sent": self.probes.sent},
             dict(self.churn.counts),
             dict(self.faults.counts) | {"agents started": sum(a.starts for a in self.cluster.agents.values())},
-            sorted(timeline.widths),
-            sorted(timeline.widths_beside_faults),
-            sorted(each for _, each in timeline.repairs),
+            *(
+                sorted(round(seconds, 4) for seconds in found)
+                for found in (timeline.widths, timeline.widths_beside_faults, [each for _, each in timeline.repairs])
+            ),
             before,
             after,
             wrong,
