@@ -7,6 +7,7 @@ import atexit
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -15,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 import yaml
+from msgspec.structs import asdict
 
 from benchmarks.api_objects import World, namespace, pod, policy
 from benchmarks.record import Figure, Size, figure
@@ -23,6 +25,19 @@ from policy.yaml_scalars import resolve
 _PORT = ("--port", "8080")
 # What a program that only wants the text as values would do, in few words.
 _PARSE_JSON = "import sys, msgspec; msgspec.json.decode(open(sys.argv[1], 'rb').read())"
+# What a program that only wants the bytes of these lists would do: page by page, on one connection.
+_TRANSFER = """
+import http.client, re, sys
+connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]))
+for path in sys.argv[2:]:
+    more = ""
+    while True:
+        connection.request("GET", f"{path}?limit=500" + (f"&continue={more}" if more else ""))
+        body = connection.getresponse().read()
+        more = re.match(rb'{"metadata":{"continue":"(.*?)"', body)[1].decode()
+        if not more:
+            break
+"""
 _PARSE_YAML = "import sys, yaml; [*yaml.compose_all(open(sys.argv[1]).read(), yaml.CSafeLoader)]"
 
 
@@ -43,6 +58,7 @@ def measure(size: Size) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         yield from _small(Path(folder), runs)
         yield from _dump(Path(folder), size, runs)
+        yield from _server(Path(folder), size, runs)
 
 
 def _small(folder: Path, runs: int) -> Iterator[Figure]:
@@ -105,6 +121,55 @@ def _dump(folder: Path, size: Size, runs: int) -> Iterator[Figure]:
     yield figure("libyaml composes that", bare, "s", **case)
     ratios = [one / other for one, other in zip(ours, bare, strict=True)]
     yield figure("explain in YAML, against composing it", ratios, "ratio", 1.5, **case)
+
+
+def _server(folder: Path, size: Size, runs: int) -> Iterator[Figure]:
+    """Two pods, whose namespaces alone are read; and a block of addresses, for which all pods are."""
+    world = World(10_000, 1_000, 2_000) if size == "full" else World(240, 24, 48)
+    argv = [sys.executable, "-m", "benchmarks.lists_server", json.dumps(asdict(world))]
+    config = folder / "kubeconfig"
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdin and server.stdout
+        port = int(server.stdout.readline())
+        config.write_text(_kubeconfig(port))
+        src, dst = _keys(world, 0, world.pods // 2)
+        spaces = [key.partition("/")[0] for key in (src, dst)]
+        common = ["/api/v1/namespaces", "/api/v1/nodes"]
+        for what, ask, paths in (
+            ("two pods", src, common + [path for space in spaces for path in _paths(space)]),
+            ("a block and a pod", "10.0.0.0/8", common + _paths("")),
+        ):
+            ours, bare = [], []
+            for _ in range(runs + 1):  # pages are made in the first
+                bare.append(_seconds("-c", _TRANSFER, str(port), *paths))
+                ours.append(_seconds("-m", "podfence", "explain", ask, dst, *_PORT, "--kubeconfig", str(config)))
+            case = {"pods": world.pods, "policies": world.policies}
+            yield figure(f"explain of {what} against an API server", ours[1:], "s", **case)
+            yield figure(f"transfer of the lists for {what}", bare[1:], "s", **case)
+            ratios = [one / other for one, other in zip(ours[1:], bare[1:], strict=True)]
+            limit = 1.3 if size == "full" else None
+            yield figure(f"explain of {what}, against the transfer", ratios, "ratio", limit, **case)
+        server.stdin.close()
+
+
+def _paths(space: str) -> list[str]:
+    """The lists of one namespace, or of all."""
+    where = f"namespaces/{space}/" if space else ""
+    policies, slices = f"networking.k8s.io/v1/{where}networkpolicies", f"discovery.k8s.io/v1/{where}endpointslices"
+    return [f"/api/v1/{where}pods", f"/api/v1/{where}services", f"/apis/{policies}", f"/apis/{slices}"]
+
+
+def _kubeconfig(port: int) -> str:
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "bench",
+            "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
+            "clusters": [{"name": "bench", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+            "users": [{"name": "bench", "user": {}}],
+        }
+    )
 
 
 def _plain(text: bytes) -> object:

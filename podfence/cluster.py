@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Raw, Struct
 
-from podfence.scope import EVERYTHING, scope_of
+from podfence.scope import EVERYTHING, Scope, scope_of
 from policy.cidr import Address, parse_address
 from policy.decode import decode_document
 from policy.documents import Document
@@ -25,6 +25,7 @@ from policy.model import Cluster, Pod, Service
 Fetch = Callable[[str, str, list[tuple[str, str]]], bytes]
 PAGE = 500
 _EXPIRED = 410
+# By kind: the version, and where the list of a namespace is; that of all is there without the namespace.
 _NAMESPACED = {
     "Pod": ("v1", "/api/v1/namespaces/{}/pods"),
     "NetworkPolicy": ("networking.k8s.io/v1", "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies"),
@@ -94,17 +95,26 @@ def collect(fetch: Fetch, names: Sequence[str], namespace: str) -> tuple[Cluster
     items += read("namespaces", "Namespace", "v1", "/api/v1/namespaces")
     items += read("nodes", "Node", "v1", "/api/v1/nodes")
     known = {item.name for item in items if item.kind == "Namespace"}
-    for space in spaces:
-        # A word that is no namespace here is a kind: `deploy/web`.
-        if known and space not in known:
-            continue
-        for kind, (version, path) in _NAMESPACED.items():
-            if (kind == "Pod" and scope.everywhere) or (kind == "Service" and scope.addresses):
-                continue
-            items += read(f"{path.rpartition('/')[2]} of {space}", kind, version, path.format(quote(space, safe="")))
+    # A word that is no namespace here is a kind: `deploy/web`.
+    for what, kind, version, path in _lists(scope, [space for space in spaces if not known or space in known]):
+        items += read(what, kind, version, path)
     if not items and unseen:
         raise UnknownVerdict(f"nothing could be read: {unseen[0]}")
     return gather(_once(items)).cluster, tuple(unseen)
+
+
+def _lists(scope: Scope, spaces: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
+    """What is still to be read, each list with its kind, version and path: those of `spaces`, or where any pod may
+    matter one of each kind, since a list a namespace would be hundreds."""
+    for space in [""] if scope.everywhere else spaces:
+        for kind, (version, path) in _NAMESPACED.items():
+            if (kind == "Pod" and scope.everywhere) or (kind == "Service" and scope.addresses):
+                continue
+            name = path.rpartition("/")[2]
+            if space:
+                yield f"{name} of {space}", kind, version, path.format(quote(space, safe=""))
+            else:
+                yield name, kind, version, path.replace("/namespaces/{}", "")
 
 
 def _services(items: list[Item]) -> list[Service]:

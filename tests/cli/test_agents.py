@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -19,6 +20,7 @@ from tests.enforcer.connections import connection
 from tests.semantics.world import pod
 
 pytestmark = pytest.mark.kernel
+SCHEMA = Path(__file__).parents[2] / "docs/schemas/explain-v1.json"
 ACROSS = ("shop/web-0", "shop/api-1", "--port", "9090")
 
 
@@ -56,6 +58,7 @@ def told(laptop: Laptop, name: str, **spec: Any) -> Iterator[None]:
 
 def test_both_ends_nodes_are_walked(laptop: Laptop) -> None:
     found = laptop.json("explain", *ACROSS, "--live")
+    jsonschema.validate(found, json.loads(SCHEMA.read_text()))
     assert found["verdict"] == "allowed"
     assert "unseen" not in found["live"]
     walks = found["live"]["walks"]

@@ -100,7 +100,7 @@ def test_a_git_revision_against_the_cluster_and_files_on_both_sides(diff, folder
 def test_what_cannot_be_read_leaves_nothing_known(diff, folder) -> None:
     ran = diff("cluster:", folder, refuse=("networkpolicies",))
     assert (ran.returncode, ran.stdout) == (3, "")
-    assert "list networkpolicies of shop: 403 Forbidden" in ran.stderr
+    assert "list networkpolicies: 403 Forbidden" in ran.stderr
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,15 @@ def test_only_namespaces_that_can_matter_are_read(asked) -> None:
     assert not [path for path in server.asked if "bank" in path or path == "/api/v1/pods"]
 
 
+def test_where_all_pods_can_matter_each_kind_is_one_list(asked) -> None:
+    with serving(Server([*standing(), POLICY])) as server:
+        ran = asked(server, "10.1.0.0/16", "shop/db", "--port", "8080")
+    assert {answer["verdict"] for answer in json.loads(ran.stdout)["answers"]} == {"allowed", "denied"}, ran.stderr
+    assert not [path for path in server.asked if "/namespaces/" in path]
+    kinds = [path.rpartition("/")[2] for path in dict.fromkeys(server.asked)]
+    assert sorted(kinds) == ["endpointslices", "namespaces", "networkpolicies", "nodes", "pods", "services"]
+
+
 def test_lists_come_in_pages_and_are_whole(asked) -> None:
     many = [pod(f"shop/more-{number}", [f"10.1.0.{100 + number}"], app="more") for number in range(7)]
     with serving(Server([*standing(), POLICY, *many])) as server:
