@@ -32,6 +32,7 @@ MODES: dict[str, Mode] = {"n1": "nft", "n2": "legacy", "n3": "nft"}
 PATHS = {"Pod": PODS, "NetworkPolicy": POLICIES, "Namespace": NAMESPACES}
 FAMILIES = (4, 6)
 _GIVE_UP = 60.0
+_NOTICED = 0.1  # seconds after which a watch has noticed that it was cut
 _HISTORY = 300  # events that can still be watched from
 _NODE = """
 {{apiVersion: v1, kind: Node, metadata: {{name: n{0}}}, spec: {{podCIDRs: [10.244.{0}.0/24, "fd00:10:244:{0}::/64"]}}}}
@@ -151,10 +152,13 @@ class SoakCluster:
             self.settle()
 
     def settle_all(self, what: str) -> None:
-        """Every kind is followed, whether anything of it changed or not."""
-        self.pending.append(self.timeline.begin(what, time.monotonic(), self._slack, {}, frozenset(PATHS)))
-        self.send_barriers()
-        self.settle()
+        """Every kind is followed, whether anything of it changed or not. Twice: a watch that was cut may bring the
+        news of the first time before it notices."""
+        for _ in range(2):
+            self.pending.append(self.timeline.begin(what, time.monotonic(), self._slack, {}, frozenset(PATHS)))
+            self.send_barriers()
+            self.settle()
+            time.sleep(_NOTICED)
 
     def settle(self) -> None:
         """Every agent has everything. RuntimeError where that is not to be."""

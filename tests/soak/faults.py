@@ -125,6 +125,7 @@ class Faults:
 
         def slow(talk: Talk) -> None:
             time.sleep(delay)
+            talk.cuts = talk.server.cuts  # what was cut meanwhile was another connection
             talk.answer()
 
         self._broken(slow, 3)
@@ -189,8 +190,7 @@ class Faults:
                     if time.monotonic() > deadline:
                         raise RuntimeError("an agent goes on watching an API server that was restored")
                     time.sleep(0.01)
-            self.cluster.send_barriers()
-            self.cluster.settle()
+            self.cluster.settle_all("the API server is well again")
         return "API server restored from a backup"
 
     def _cut(self) -> None:
