@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from podfence.graphs import End, Graph, GraphForm, csv_lines, dot_lines, graph_form_option, mermaid_lines, write
-from podfence.options import files_option, recursive_option
 from podfence.output import line, show
+from podfence.sources import Sources, object_options
 from policy.errors import UnknownVerdict
 
 if TYPE_CHECKING:
@@ -23,13 +23,12 @@ _CORNER = "from \\ to"
 
 
 @click.command("matrix")
-@files_option
-@recursive_option
+@object_options
 @click.option(
     "--by", type=click.Choice(["workload", "namespace"]), default="workload", show_default=True, help="What is a row."
 )
 @graph_form_option
-def command(paths: tuple[str, ...], recursive: bool, by: Literal["workload", "namespace"], form: GraphForm) -> int:
+def command(sources: Sources, by: Literal["workload", "namespace"], form: GraphForm) -> int:
     """Show who reaches whom, for every pair of workloads or namespaces.
 
     \b
@@ -37,13 +36,11 @@ def command(paths: tuple[str, ...], recursive: bool, by: Literal["workload", "na
     outside is every address that is no pod's. What a pod's own node sends always passes, and is not shown.
     The grid is for 40 rows at most; beyond, each pair that has a port is a line.
     """
-    from compiler.compile import compile_cluster
     from compiler.reach import Reach, by_namespace, workloads
-    from podfence.inputs import read_cluster
 
-    reach = Reach(compile_cluster(read_cluster(paths, recursive).cluster))
+    reach = Reach(sources.all())
     if not reach.places:
-        raise UnknownVerdict("the files have no pod, so no flow can be known")
+        raise UnknownVerdict("there is no pod, so no flow can be known")
     nodes, cells = workloads(reach) if by == "workload" else by_namespace(reach)
     if form == "text":
         if len(nodes) <= _WIDEST:

@@ -9,8 +9,8 @@ import click
 
 from podfence.graphs import End, Graph, GraphForm, csv_lines, dot_lines, graph_form_option, mermaid_lines, write
 from podfence.matrix import edge
-from podfence.options import files_option, namespace_option, recursive_option
 from podfence.output import line, show
+from podfence.sources import Sources, source_options
 from policy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,24 +22,20 @@ if TYPE_CHECKING:
 @click.command("reach")
 @click.option("--from", "start", required=True, metavar="NAME", help="A pod, a workload, an address, or outside.")
 @click.option("--depth", type=click.IntRange(1), default=3, show_default=True, help="Through so many steps.")
-@files_option
-@recursive_option
-@namespace_option
+@source_options
 @graph_form_option
-def command(start: str, depth: int, paths: tuple[str, ...], recursive: bool, namespace: str, form: GraphForm) -> int:
+def command(start: str, depth: int, sources: Sources, form: GraphForm) -> int:
     """Show what can be reached from a pod or workload, in up to --depth steps.
 
     \b
     podfence reach --from shop/deploy/web --depth 3 -f cluster.yaml
     Each is shown once, by its shortest way. A way never leads through outside.
     """
-    from compiler.compile import compile_cluster
     from compiler.reach import Reach
-    from podfence.inputs import read_cluster
 
-    compiled = compile_cluster(read_cluster(paths, recursive).cluster)
+    compiled = sources.all()
     reach = Reach(compiled)
-    starts = _starts(compiled, reach, start, namespace)
+    starts = _starts(compiled, reach, start, sources.namespace)
     steps = list(reach.steps(starts, depth))
     if form == "text":
         for text in _lines(reach, starts, steps):

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec import Struct
 
+from podfence.options import namespace_option
+from policy.errors import UnknownVerdict
+
 if TYPE_CHECKING:
     from compiler.compile import Compiled
     from policy.model import Cluster
@@ -30,12 +33,27 @@ class Sources(Struct, frozen=True):
     kubeconfig: str | None
     more: tuple[str, ...]
     gone: tuple[str, ...]
-    namespace: str
+    namespace: str = "default"
 
     @property
     def reads_once(self) -> bool:
         """Whether what was read can't be read again."""
         return "-" in (*self.paths, *self.more)
+
+    @property
+    def words(self) -> list[str]:
+        """The options again, for another command that is to read the same."""
+        given = [("-f", each) for each in self.paths]
+        given += [("--with", each) for each in self.more] + [("--without", each) for each in self.gone]
+        given += [("--context", self.context or ""), ("--kubeconfig", self.kubeconfig or ""), ("-n", self.namespace)]
+        return [*(word for option, value in given if value for word in (option, value)), *["-R"][: self.recursive]]
+
+    def all(self) -> Compiled:
+        """Every object, compiled. UnknownVerdict where one could not be read: it might change any answer."""
+        found = self.compiled()
+        if found.unseen:
+            raise UnknownVerdict(f"can't be known: {'; '.join(found.unseen)}")
+        return found.compiled
 
     def compiled(self, names: Sequence[str] = ()) -> Found:
         """The objects, compiled. Where `names` are all that is asked about, namespaces that can't matter to them need
@@ -90,18 +108,23 @@ _OPTIONS = (
     click.option(
         "--without", "gone", metavar="NS/KIND/NAME", multiple=True, help="As if it were gone: shop/netpol/deny-all."
     ),
-    click.option(
-        "-n", "--namespace", default="default", show_default=True, help="Namespace of names that are given without one."
-    ),
 )
 
 
 def source_options(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Gathers the options of where objects come from into one `sources` argument."""
+    """Gathers the options of where objects come from into one `sources` argument, with the namespace of names."""
+    return _gathering(callback, (*_OPTIONS, namespace_option))
 
+
+def object_options(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for commands that are given no names."""
+    return _gathering(callback, _OPTIONS)
+
+
+def _gathering(callback: Callable[..., Any], options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
     @wraps(callback)  # also takes over the options that the callback has already
     def gathered(**arguments: Any) -> Any:
-        fields = {name: arguments.pop(name) for name in Sources.__struct_fields__}
+        fields = {name: arguments.pop(name) for name in Sources.__struct_fields__ if name in arguments}
         return callback(sources=Sources(**fields), **arguments)
 
-    return reduce(lambda decorated, option: option(decorated), reversed(_OPTIONS), gathered)
+    return reduce(lambda decorated, option: option(decorated), reversed(options), gathered)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 import click
 from msgspec import Struct
 
-from podfence.options import files_option, namespace_option, node_egress_option, recursive_option
+from podfence.options import node_egress_option
 from podfence.output import line, show
+from podfence.sources import Sources, source_options
 from policy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,9 +45,7 @@ class Answer(Struct, frozen=True, omit_defaults=True):
 
 @click.command("test")
 @click.argument("cases")
-@files_option
-@recursive_option
-@namespace_option
+@source_options
 @node_egress_option
 @click.option(
     "--packets", is_flag=True, help="Enforce the policies in a lab and send a packet for each flow. Needs root."
@@ -62,14 +61,12 @@ class Answer(Struct, frozen=True, omit_defaults=True):
 )
 def command(
     cases: str,
-    paths: tuple[str, ...],
-    recursive: bool,
-    namespace: str,
+    sources: Sources,
     node_egress: NodeEgress,
     packets: bool,
     form: TestForm,
 ) -> int:
-    """Hold the expectations in the file CASES to manifests.
+    """Hold the expectations in the file CASES to manifests, or without -f to the cluster of the current context.
 
     \b
     cases:
@@ -80,25 +77,23 @@ def command(
     docs/cases.md has every field.
     """
     from podfence.cases import read_cases
-    from podfence.inputs import read_cluster, standard_input
+    from podfence.inputs import standard_input
     from podfence.load import read_file
 
-    if cases == "-" and "-" in paths:
+    if cases == "-" and sources.reads_once:
         raise UsageError("manifests and cases can't both come from stdin")
     known = read_cases(read_file(cases, standard_input() if cases == "-" else None), cases)
-    cluster = read_cluster(paths, recursive).cluster
+    compiled = sources.all()
     if packets:
         from podfence.case_packets import send_cases
 
-        found = send_cases(known, cluster, namespace, node_egress)
+        found = send_cases(known, compiled.cluster, sources.namespace, node_egress)
     else:
-        from compiler.compile import compile_cluster
         from podfence.judge import Judge
 
-        judge = Judge(compile_cluster(cluster), namespace, node_egress)
-        options = [*(part for path in paths for part in ("-f", path)), *(["-R"] if recursive else [])]
-        options += ["-n", namespace, "--node-egress", node_egress]
-        found = [_answer(judge.judge(case), () if "-" in paths else options) for case in known]
+        judge = Judge(compiled, sources.namespace, node_egress)
+        options = [] if sources.reads_once else [*sources.words, "--node-egress", node_egress]
+        found = [_answer(judge.judge(case), options) for case in known]
     if form == "junit":
         _junit(found)
     else:

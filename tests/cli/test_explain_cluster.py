@@ -139,3 +139,52 @@ def test_a_list_whose_pages_expire_is_read_whole() -> None:
     cluster, unseen = collect(fetch, ("shop/a", "shop/b"), "default")
     assert ([each.name for each in cluster.pods], unseen) == (["a", "b"], ())
     assert len([each for each in asked if "/pods" in each]) == 3
+
+
+def _slice(name: str, *endpoints: dict[str, Any], port: int = 8080) -> dict[str, Any]:
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": name, "namespace": "shop", "labels": {"kubernetes.io/service-name": "db"}},
+        "addressType": "IPv4",
+        "endpoints": list(endpoints),
+        "ports": [{"name": "sql", "port": port, "protocol": "TCP"}],
+    }
+
+
+def _endpoint(address: str, pod: str = "", ready: bool = True) -> dict[str, Any]:
+    target = {"targetRef": {"kind": "Pod", "name": pod, "namespace": "shop"}} if pod else {}
+    return {"addresses": [address], "conditions": {"ready": ready}, **target}
+
+
+SERVICE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "db", "namespace": "shop"},
+    "spec": {"clusterIP": "10.96.0.9", "ports": [{"name": "sql", "port": 80, "targetPort": 1}]},
+}
+
+
+def test_where_there_are_endpoint_slices_they_say_who_is_behind_a_service(asked) -> None:
+    """Without a selector too, with their own port, several together, and not those that are not ready."""
+    slices = [
+        _slice("db-1", _endpoint("10.1.0.11", "db"), _endpoint("10.1.0.10", "web", ready=False)),
+        _slice("db-2", _endpoint("198.51.100.7"), port=5432),
+    ]
+    with serving(Server([*standing(), POLICY, SERVICE, *slices])) as server:
+        ran = asked(server, "bank/web", "shop/svc/db", "--port", "80")
+    found = json.loads(ran.stdout)["answers"]
+    answers = {(answer["dst"]["names"][0], answer["port"], answer["verdict"]) for answer in found}
+    assert len(answers) == 2 and ("shop/db", 8080, "denied") in answers
+    assert {(port, verdict) for _, port, verdict in answers} == {(8080, "denied"), (5432, "allowed")}
+    assert "not ready" in ran.stdout
+
+
+def test_slices_that_lead_nowhere_are_an_answer_of_their_own(asked) -> None:
+    with serving(Server([*standing(), SERVICE, _slice("db-1", _endpoint("10.1.0.11", "db", ready=False))])) as server:
+        ran = asked(server, "bank/web", "shop/svc/db", "--port", "80")
+    assert ran.returncode == 3
+    assert "no ready endpoint for this port" in ran.stdout
+    with serving(Server([*standing(), SERVICE])) as server:
+        ran = asked(server, "bank/web", "shop/svc/db", "--port", "80")
+    assert ran.returncode == 3 and "no EndpointSlice of it was read" in ran.stdout
