@@ -152,7 +152,7 @@ def test_break_glass_by_annotation_opens_one_node_and_says_so(world: World) -> N
     cluster.kubectl("annotate", "node", "node-1", "podfence.io/break-glass=incident 4711")
     try:
         world.becomes("stranger", "open")
-        assert "incident 4711" in podfence.page("node-1", "/readyz")[1]
+        until("said", lambda: "incident 4711" in podfence.page("node-1", "/readyz")[1], 5)
         assert podfence.status("node-1")["agent"]["mode"] == "off"
         assert podfence.metric("node-1", "podfence_opened") == 1
         assert podfence.page("node-2", "/readyz")[0] == 200
