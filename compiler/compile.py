@@ -24,8 +24,7 @@ class State:
     """What the objects mean, as they are at present. Nothing in it depends on the order in which they came."""
 
     def __init__(self) -> None:
-        self._population = Population()
-        self._policies = Policies()
+        self.clear()
 
     def clear(self) -> None:
         """Nothing is known any more."""

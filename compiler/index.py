@@ -34,11 +34,9 @@ class Index(State):
     `node`: whose pods are of interest; None for all. `uses` says which sources an allow-set needs."""
 
     def __init__(self, node: str | None = None, uses: Callable[[AllowSet], Iterable[Source]] = sources_of) -> None:
-        super().__init__()
         self._node = node
         self._uses = uses
-        self._live = LiveSources(self._population)
-        self._subjects = Subjects(uses)
+        super().__init__()
 
     def clear(self) -> None:
         super().clear()
