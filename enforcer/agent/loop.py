@@ -12,7 +12,7 @@ in between               others' changes are looked for, what is left over is ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -24,7 +24,7 @@ from enforcer.agent.quarantine import Kept, key_of
 from enforcer.agent.trial import culprits
 from enforcer.attachment.hostview import own_addresses
 from enforcer.cluster.news import Changed, Kind, Listed, Trouble
-from enforcer.connections.concern import NOTHING, Concern, Owners, concern, owners_of, touched
+from enforcer.connections.concern import NOTHING, Concern, Owners, concern, owners_of, touched, treated_otherwise
 from enforcer.connections.ender import Moment
 from enforcer.connections.gate import Gate
 from enforcer.keeping.keep import Keeper
@@ -34,7 +34,6 @@ from enforcer.rules.modes import mode_of
 from enforcer.rules.steps import Plan
 from policy.cidr import Address
 from policy.errors import HostRefused
-from policy.model import Pod
 
 # How long a turn waits for messages; others' changes are looked for as often.
 TURN = 0.2
@@ -133,8 +132,8 @@ class Loop:
         elif self.view and not self.failing and now >= self._look_at:
             self._look_at = now + TURN
             self._look_around()
-        current = self.followed and not (self.failing or self._broken or self.knowledge.changed or self._closed)
-        self._current = current
+        behind = self.failing or self._broken or self.knowledge.changed or self._closed
+        self._current = self.followed and not behind
         with self._stumbling():
             self._observer.turned(self)
 
@@ -192,7 +191,7 @@ class Loop:
                     break
                 self._broken = True
             else:
-                raise HostRefused(f"a defect of podfence: {type(stumbled[0]).__name__}: {stumbled[0]}")
+                raise _defect(stumbled)
         except HostRefused as error:
             self._fail(error)
             return
@@ -277,7 +276,7 @@ class Loop:
                     self._seen(plans)
             if stumbled:
                 self._broken = True
-                raise HostRefused(f"a defect of podfence: {type(stumbled[0]).__name__}: {stumbled[0]}")
+                raise _defect(stumbled)
         except HostRefused as error:
             self._fail(error)
 
@@ -301,8 +300,6 @@ class Loop:
         self._observer.failed(error)
 
 
-def treated_otherwise(before: NodeView | None, now: NodeView, local: Mapping[str, Pod]) -> set[str]:
-    """The pods that another interface leads to than before, or all of them where the node's mode is another."""
-    if before is None or before.mode != now.mode:
-        return set(local)
-    return {key for key in local if before.veths.get(key) != now.veths.get(key)}
+def _defect(stumbled: list[Exception]) -> HostRefused:
+    (error,) = stumbled
+    return HostRefused(f"a defect of podfence: {type(error).__name__}: {error}")

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from compiler.changes import Changes, Deleted, Event
 from compiler.compile import State
+from enforcer.rules.view import NodeView
 from policy.cidr import Address
 from policy.model import Pod
 
@@ -56,6 +57,13 @@ def concern(changes: Changes, local: Mapping[str, Pod], also: Iterable[str] = ()
     joined = any(change.joined for change in changes.members.values())
     ends = {address for key in keys if key in local for address in local[key].addresses}
     return Concern(frozenset(ends | left), restores=bool(keys) or joined)
+
+
+def treated_otherwise(before: NodeView | None, now: NodeView, local: Mapping[str, Pod]) -> set[str]:
+    """The pods that another interface leads to than before, or all of them where the node's mode is another."""
+    if before is None or before.mode != now.mode:
+        return set(local)
+    return {key for key in local if before.veths.get(key) != now.veths.get(key)}
 
 
 def touched(state: State, events: Iterable[Event]) -> frozenset[Address]:
