@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from enforcer.kernel.backend import Mode
     from enforcer.kernel.conntrack_answer import Tracked
 
-_NAMES = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMP", 132: "SCTP"}
-
 
 class Kind(Struct, frozen=True):
     """`count` connections that policies can't tell apart: by their first packets' source and where these went after
@@ -32,7 +30,9 @@ class Kind(Struct, frozen=True):
     count: int
 
     def __str__(self) -> str:
-        name = _NAMES.get(self.protocol, f"protocol {self.protocol}")
+        from enforcer.connections.rehearsal import protocol_name
+
+        name = protocol_name(self.protocol)
         return f"{self.count:>5}  {self.src} -> {self.dst}, {f'{self.port}/{name}' if self.port else name}"
 
     def flows(self) -> Iterator[Tracked]:

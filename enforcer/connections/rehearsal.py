@@ -46,7 +46,7 @@ def cuts(
     kinds = Counter((flow.src, flow.dst, flow.protocol, bytes(flow.port)) for flow in flows)
     found = []
     for (src, dst, number, port), count in kinds.most_common():
-        protocol = _NAMES.get(number, f"protocol {number}")
+        protocol = protocol_name(number)
         one, other = (_end(compiled, node, own, unpacked(each)) for each in (src, dst))
         known = Flow(one, other, protocol, int.from_bytes(port, "big") if protocol in _WITH_PORTS else 0)
         said = verdict(compiled, known, node.node_egress)
@@ -75,3 +75,8 @@ def _is_gone(end: End, node: NodeView, released: Collection[Address]) -> bool:
 
 def _end(compiled: Compiled, node: NodeView, own: Collection[Address], address: Address) -> End:
     return End(compiled.pod_at(address), address, node.name if address in own else "")
+
+
+def protocol_name(number: int) -> str:
+    """As policies call it; ICMP of both families alike."""
+    return _NAMES.get(number, f"protocol {number}")
