@@ -14,7 +14,8 @@ from lab.probe import Outcome, Probe
 from policy.model import ContainerPort, Pod
 from tests.agent.node import Cluster, cluster_in, saved, until
 from tests.enforcer.connections import connection
-from tests.enforcer.test_kernel import API, DROPPED, OPEN, REJECTED, WorldOf, backends, world
+from tests.enforcer.shop import API
+from tests.enforcer.test_kernel import DROPPED, OPEN, REJECTED, WorldOf, backends, world
 
 SYSTEMD = Path(__file__).parents[2] / "manifests" / "systemd"
 pytestmark = pytest.mark.kernel

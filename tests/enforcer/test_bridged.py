@@ -29,6 +29,7 @@ from tests.enforcer.bridged import (
     send_frame,
     udp,
 )
+from tests.enforcer.shop import API, shop
 
 pytestmark = pytest.mark.kernel
 
@@ -37,36 +38,14 @@ backends = pytest.mark.parametrize("backend", [Backend(mode, FAMILIES) for mode 
 
 GATEWAY, ALL = "ee:ee:ee:ee:ee:ee", "ff:ff:ff:ff:ff:ff"
 
-SHOP = """
-{apiVersion: v1, kind: Node, metadata: {name: n1}, spec: {podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]}}
----
-{apiVersion: v1, kind: Node, metadata: {name: n2}, spec: {podCIDRs: [10.244.2.0/24, "fd00:10:244:2::/64"]}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, labels: {app: web}}, spec: {nodeName: n1}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: api, namespace: shop, labels: {app: api}}, spec: {nodeName: n1}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: near, namespace: shop, labels: {app: other}}, spec: {nodeName: n1}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: free, namespace: shop, labels: {app: free}}, spec: {nodeName: n1}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: far, namespace: shop, labels: {app: web}}, spec: {nodeName: n2}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: other, namespace: shop, labels: {app: other}}, spec: {nodeName: n2}}
-"""
-API = """
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: api, namespace: shop}
-spec:
-  podSelector: {matchLabels: {app: api}}
-  policyTypes: [Ingress, Egress]
-  ingress:
-    - from: [{podSelector: {matchLabels: {app: web}}}]
-      ports: [{port: 80}]
-  egress:
-    - to: [{podSelector: {matchLabels: {app: other}}}]
-"""
+SHOP = shop(
+    ("web", "web", "n1"),
+    ("api", "api", "n1"),
+    ("near", "other", "n1"),
+    ("free", "free", "n1"),
+    ("far", "web", "n2"),
+    ("other", "other", "n2"),
+)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from lab.topology import OUTSIDE
 from policy.cidr import Family, parse_cidr
 from policy.decode import read_documents
 from policy.errors import KernelRejected
+from tests.enforcer.shop import API, shop
 
 pytestmark = pytest.mark.kernel
 
@@ -36,32 +37,7 @@ BACKENDS = [Backend(mode, FAMILIES) for mode in ("legacy", "nft")]
 backends = pytest.mark.parametrize("backend", BACKENDS, ids=["legacy", "nft"])
 _numbers = count()
 
-SHOP = """
-{apiVersion: v1, kind: Node, metadata: {name: n1}, spec: {podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]}}
----
-{apiVersion: v1, kind: Node, metadata: {name: n2}, spec: {podCIDRs: [10.244.2.0/24, "fd00:10:244:2::/64"]}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, labels: {app: web}}, spec: {nodeName: n1}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: api, namespace: shop, labels: {app: api}}, spec: {nodeName: n1}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: far, namespace: shop, labels: {app: web}}, spec: {nodeName: n2}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: other, namespace: shop, labels: {app: other}}, spec: {nodeName: n2}}
-"""
-API = """
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: api, namespace: shop}
-spec:
-  podSelector: {matchLabels: {app: api}}
-  policyTypes: [Ingress, Egress]
-  ingress:
-    - from: [{podSelector: {matchLabels: {app: web}}}]
-      ports: [{port: 80}]
-  egress:
-    - to: [{podSelector: {matchLabels: {app: other}}}]
-"""
+SHOP = shop(("web", "web", "n1"), ("api", "api", "n1"), ("far", "web", "n2"), ("other", "other", "n2"))
 
 
 class World:

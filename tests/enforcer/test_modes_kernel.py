@@ -13,7 +13,8 @@ from lab.probe import Outcome, Probe
 from lab.topology import OUTSIDE, Attach
 from policy.cidr import Family
 from tests.enforcer.bridged import FAMILIES, Bridged, bridged, frame, send_frame, udp
-from tests.enforcer.test_bridged import API, GATEWAY, SHOP
+from tests.enforcer.shop import API
+from tests.enforcer.test_bridged import GATEWAY, SHOP
 
 pytestmark = pytest.mark.kernel
 

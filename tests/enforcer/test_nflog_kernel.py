@@ -22,7 +22,8 @@ from podfence.node_denials import interface_name
 from policy.cidr import Family
 from policy.errors import HostRefused
 from tests.enforcer.connections import ALLOWED, DENIED, apply, connection, silent
-from tests.enforcer.test_kernel import API, BACKENDS, FAMILIES, World, _world, backends, world
+from tests.enforcer.shop import API
+from tests.enforcer.test_kernel import BACKENDS, FAMILIES, World, _world, backends, world
 
 __all__ = ["world"]
 pytestmark = pytest.mark.kernel

@@ -27,7 +27,8 @@ from policy.cidr import Family
 from policy.decode import read_documents
 from policy.errors import KernelRejected
 from policy.model import Pod
-from tests.enforcer.test_kernel import API, BACKENDS, FAMILIES, SHOP, World
+from tests.enforcer.shop import API
+from tests.enforcer.test_kernel import BACKENDS, FAMILIES, SHOP, World
 
 pytestmark = pytest.mark.kernel
 OTHERS = """

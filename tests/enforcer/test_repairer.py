@@ -19,8 +19,9 @@ from enforcer.kernel.ipset import Sets
 from enforcer.rules.steps import Transaction
 from lab.cluster import Lab
 from policy.decode import decode_objects
+from tests.enforcer.shop import API
 from tests.enforcer.test_keep import FAMILIES, FakeKernel, StepFailed, view_of
-from tests.enforcer.test_kernel import API, SHOP, read_documents
+from tests.enforcer.test_kernel import SHOP, read_documents
 from tests.enforcer.test_plan import lively
 from tests.enforcer.test_repair import BACKENDS, Node, World
 

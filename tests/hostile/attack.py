@@ -15,6 +15,7 @@ from enforcer.kernel.backend import Backend
 from lab.topology import Attach
 from policy.cidr import Family
 from tests.enforcer.bridged import Bridged, bridged, frame
+from tests.enforcer.shop import shop
 from tests.hostile.wire import ETHERTYPE, ip
 
 GATEWAY = "ee:ee:ee:ee:ee:ee"
@@ -23,21 +24,9 @@ ALLOWED, DENIED = 80, 4444
 _ALL_PROTOCOLS = 3
 _WAITS = 0.4
 
-SHOP = """
-{apiVersion: v1, kind: Node, metadata: {name: n1}, spec: {podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]}}
----
-{apiVersion: v1, kind: Node, metadata: {name: n2}, spec: {podCIDRs: [10.244.2.0/24, "fd00:10:244:2::/64"]}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, labels: {app: web}}, spec: {nodeName: n1}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: api, namespace: shop, labels: {app: api}}, spec: {nodeName: n1}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: near, namespace: shop, labels: {app: near}}, spec: {nodeName: n1}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: free, namespace: shop, labels: {app: free}}, spec: {nodeName: n1}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: far, namespace: shop, labels: {app: web}}, spec: {nodeName: n2}}
-"""
+SHOP = shop(
+    ("web", "web", "n1"), ("api", "api", "n1"), ("near", "near", "n1"), ("free", "free", "n1"), ("far", "web", "n2")
+)
 POLICIES = """
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy

@@ -12,7 +12,8 @@ import pytest
 
 from lab.probe import Probe
 from tests.agent.node import AgentProcess, Cluster, cluster_in, saved, until
-from tests.enforcer.test_kernel import API, BACKENDS, OPEN, REJECTED, World, WorldOf, _world, world
+from tests.enforcer.shop import API
+from tests.enforcer.test_kernel import BACKENDS, OPEN, REJECTED, World, WorldOf, _world, world
 
 __all__ = ["world"]
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,8 @@ import yaml
 from lab.probe import Probe
 from tests.agent.node import AgentProcess, Cluster, cluster_in, saved, until
 from tests.api.server import Talk
-from tests.enforcer.test_kernel import API, BACKENDS, OPEN, REJECTED, WorldOf, backends, world
+from tests.enforcer.shop import API
+from tests.enforcer.test_kernel import BACKENDS, OPEN, REJECTED, WorldOf, backends, world
 
 pytestmark = pytest.mark.kernel
 __all__ = ["world"]

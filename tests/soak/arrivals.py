@@ -32,6 +32,7 @@ from policy.decode import read_documents
 from policy.model import Cluster as Objects
 from policy.model import Pod
 from tests.agent.node import Cluster, cluster_in
+from tests.enforcer.shop import shop
 from tests.enforcer.test_kernel import FAMILIES, World
 from tests.soak.packets import Asked, build, number_in
 from tests.soak.station import Station
@@ -41,15 +42,7 @@ TARGET = 0.050
 _EVERY = 0.005
 _PATIENCE = 5.0
 _PORT = 80
-_WORLD = """
-{apiVersion: v1, kind: Node, metadata: {name: n1}, spec: {podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]}}
----
-{apiVersion: v1, kind: Node, metadata: {name: n2}, spec: {podCIDRs: [10.244.2.0/24, "fd00:10:244:2::/64"]}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: friend, namespace: shop, labels: {app: friend}}, spec: {nodeName: n2}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: stranger, namespace: shop, labels: {app: stranger}}, spec: {nodeName: n2}}
-"""
+_WORLD = shop(("friend", "friend", "n2"), ("stranger", "stranger", "n2"))
 _POLICY = """
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: crowd, namespace: shop},
  spec: {podSelector: {matchLabels: {app: crowd}}, policyTypes: [Ingress, Egress],
