@@ -15,14 +15,13 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from statistics import quantiles
 
 import msgspec
 from msgspec import Raw
 
 from benchmarks import api_objects
 from benchmarks.api_objects import World
-from benchmarks.record import Case, Figure, Size, figure
+from benchmarks.record import Case, Figure, Size, figure, percentile
 from compiler.changes import Deleted, Event
 from compiler.index import Index
 from policy.decode import decode_document
@@ -93,10 +92,6 @@ def timed(index: Index, events: Iterable[bytes]) -> list[float]:
         index.apply([decoded("Pod", body)])
         costs.append((time.thread_time_ns() - began) / 1e3)
     return costs
-
-
-def percentile(costs: list[float], which: int) -> float:
-    return quantiles(costs, n=100, method="inclusive")[which - 1]
 
 
 def selectors(world: World, many: int, few: int, runs: int, events: int) -> Iterator[Figure]:

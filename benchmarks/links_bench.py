@@ -13,12 +13,11 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from statistics import quantiles
 from typing import Any
 
 from pyroute2 import IPRoute
 
-from benchmarks.record import Figure, Size, figure
+from benchmarks.record import Figure, Size, figure, percentile
 from enforcer.attachment.attach import attach
 from enforcer.attachment.hostview import HostView
 from enforcer.attachment.links import HostLinks, dump
@@ -65,7 +64,7 @@ def _following(veths: int, changes: int, idle: float, pods: str) -> Iterator[Fig
         took = [_seen(views, kernel, veths + number, elsewhere) for number in range(changes)]
         what = "a route to a new pod asked for, until a view has it"
         yield figure(f"{what}, p50", took, "ms", _SEEN_TARGET, veths=veths)
-        yield figure(f"{what}, p99", [quantiles(took, n=100, method="inclusive")[98]], "ms", veths=veths)
+        yield figure(f"{what}, p99", [percentile(took, 99)], "ms", veths=veths)
         time.sleep(1.5)  # carriers are told of up to a second late
         before, began = _cpu(), time.monotonic()
         time.sleep(idle)

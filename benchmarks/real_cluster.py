@@ -25,9 +25,8 @@ from typing import Any
 from msgspec import Struct
 
 from benchmarks import page
-from benchmarks.index_bench import percentile
 from benchmarks.machine import describe
-from benchmarks.record import RESULTS, Case, Figure, Report, Size, figure, read, write
+from benchmarks.record import RESULTS, Case, Figure, Report, Size, figure, percentile, read, write
 from tests.cluster import addresses, pods
 from tests.cluster.cluster import Cluster
 from tests.cluster.control import Control, until

@@ -55,6 +55,11 @@ def figure(what: str, samples: Sequence[float], unit: Unit, target: float | None
     return Figure(what, case, unit, rounded(median(samples)), rounded(low), rounded(high), len(samples), target)
 
 
+def percentile(samples: Sequence[float], which: int) -> float:
+    """Between the two samples nearest to it, by share; the one sample where there is but one."""
+    return quantiles(samples, n=100, method="inclusive")[which - 1] if len(samples) > 1 else samples[0]
+
+
 def rounded(value: float) -> float:
     """To four digits: more would be noise, in the page and in every diff of a recording."""
     return float(f"{value:.4g}")

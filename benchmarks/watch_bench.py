@@ -18,8 +18,8 @@ import msgspec
 
 from benchmarks import api_objects
 from benchmarks.api_objects import World
-from benchmarks.index_bench import percentile, pod_events, settle
-from benchmarks.record import Case, Figure, Size, figure
+from benchmarks.index_bench import pod_events, settle
+from benchmarks.record import Case, Figure, Size, figure, percentile
 from compiler.changes import Event
 from compiler.index import Index
 from enforcer.cluster.heard import Heard
