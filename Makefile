@@ -6,7 +6,7 @@ MINUTES ?= 30
 ATTACH ?= routed
 SECONDS_EACH ?= 60
 
-.PHONY: help demo test check bench fuzz fuzz-decoders conformance mutants soak clean setup test-cluster cluster cluster-down image
+.PHONY: help demo test check bench fuzz fuzz-decoders conformance mutants soak newest clean setup test-cluster cluster cluster-down image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,11 @@ soak: setup ## agents, churn, faults, and probes that never stop (MINUTES=30 SEE
 
 bench: setup ## the measurements behind every figure in the docs
 	tools/packets $(PYTHON) -m benchmarks.run
+
+newest: setup ## the newest release of each package, from now on (tools/constraints.txt); run the tests after it
+	$(PYTHON) -m pip install -q --disable-pip-version-check --upgrade --upgrade-strategy eager -e '.[dev]'
+	{ head -n 1 tools/constraints.txt; $(PYTHON) -m pip freeze --exclude-editable; } >tools/constraints.new
+	mv tools/constraints.new tools/constraints.txt
 
 clean: ## remove what make made
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

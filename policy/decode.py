@@ -58,16 +58,18 @@ class _Kind(NamedTuple):
 
 
 @cache
-def _decoder(wire: type[WireObject], stored: bool) -> msgspec.json.Decoder[WireObject]:
-    """For the JSON of files, or for that of the API server. Made when the first object of a kind is read."""
-    return msgspec.json.Decoder(as_stored(wire) if stored else wire)
+def _reader(wire: type[WireObject], stored: bool) -> tuple[msgspec.json.Decoder[WireObject], type[WireObject]]:
+    """For the JSON of files, or for that of the API server: the decoder, and what it makes. Made when the first object
+    of a kind is read."""
+    made = as_stored(wire) if stored else wire
+    return msgspec.json.Decoder(made), made
 
 
 def ready() -> None:
     """Makes what reading from an API server takes. To be called before several threads read: where two of them make a
     decoder of one struct at the same time, msgspec (0.22) hands out the half-made one, and the process crashes."""
     for kind in ("Namespace", "Node", "Pod"):
-        _decoder(_KINDS[kind].wire, True)
+        _reader(_KINDS[kind].wire, True)
     msgspec.json.Decoder(WireObject)  # which policies' metadata is converted to
 
 
@@ -185,11 +187,11 @@ def _decode_wire(document: Document, kind: _Kind) -> Item:
 
 def _wire(document: Document, kind: _Kind, report: Report) -> WireObject:
     if isinstance(document.body, Raw):
-        decoder = _decoder(kind.wire, not document.source)
+        decoder, wire = _reader(kind.wire, not document.source)
         try:
             return decoder.decode(document.body)
         except msgspec.DecodeError:
-            return convert(_tree(document), decoder.type, report)
+            return convert(_tree(document), wire, report)
     return convert(document.body, kind.wire, report)
 
 

@@ -88,7 +88,8 @@ def install_python(root: Path) -> None:
             path = TOP / name
             (shutil.copytree if path.is_dir() else shutil.copy)(path, sources / name)
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-        run(*pip, "--root-user-action=ignore", "--target", str(root / _PYTHON), f"{sources}[node]", env=flags)
+        pip += ["--root-user-action=ignore", "--constraint", str(TOP / "tools/constraints.txt")]
+        run(*pip, "--target", str(root / _PYTHON), f"{sources}[node]", env=flags)
 
 
 def spare(root: Path) -> None:
