@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from compiler.allowset import BoundRule
+from compiler.allowset import AllowSet, BoundRule
 from compiler.bind import bind
 from compiler.matching import SelectorIndex
 from compiler.peers import Member, NamedSource, PeerSet
@@ -74,9 +74,10 @@ class PodClass:
     """The selectable pods of one namespace with equal labels and equal ports, by key. It goes when its last pod does.
 
     `carried` is what the live sources found for it, None before they looked; `policies` are those that select it, as of
-    their version."""
+    their version, and `allows` what came of them for those who asked since."""
 
     __slots__ = (
+        "allows",
         "carried",
         "labels",
         "pods",
@@ -96,6 +97,7 @@ class PodClass:
         self.carried: Carried | None = None
         self.policies: tuple[PolicyEntry, ...] = ()
         self.policies_version = -1
+        self.allows: dict[Direction, AllowSet] = {}
 
 
 class Space:

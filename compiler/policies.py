@@ -66,11 +66,21 @@ class Policies:
             found = chain.from_iterable(book.subjects.matching(subjects.labels))
             subjects.policies = tuple(sorted(found, key=lambda entry: entry.policy.name))
             subjects.policies_version = book.version
+            subjects.allows = {}
         return subjects.policies
 
     def allow(self, subjects: PodClass, direction: Direction) -> AllowSet:
         """OPEN where no policy of that direction selects the class (semantics, row 1)."""
-        entries = tuple(entry for entry in self.selecting(subjects) if direction in entry.policy.isolates)
+        selecting = self.selecting(subjects)
+        if not selecting:
+            return OPEN
+        found = subjects.allows.get(direction)
+        if found is None:
+            found = subjects.allows[direction] = self._allow(subjects, selecting, direction)
+        return found
+
+    def _allow(self, subjects: PodClass, selecting: tuple[PolicyEntry, ...], direction: Direction) -> AllowSet:
+        entries = tuple(entry for entry in selecting if direction in entry.policy.isolates)
         if not entries:
             return OPEN
         looking = direction == "ingress" and any(entry.looks_at_ports for entry in entries)

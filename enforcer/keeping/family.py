@@ -6,7 +6,7 @@ allow-sets of some pods (`patch`), everything (`lay_out`, which also starts from
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from compiler.changes import MemberChange, Subject, SubjectChange
 from compiler.index import Index
 from compiler.peers import Source
+from enforcer.rules import subjects
 from enforcer.rules.effects import Role, in_place, roles
 from enforcer.rules.layout import Layout, Made, NodeView, lay_out
 from enforcer.rules.members import LiveSet
@@ -24,7 +25,6 @@ from enforcer.rules.rename import Known
 from enforcer.rules.ruleset import Element
 from enforcer.rules.steps import ChangeSet, DropSet, Plan, Transaction
 from policy.cidr import Family
-from policy.model import Pod
 
 # After how many changes that left something behind it is taken out, quiet moment or not.
 MOST_UNTIDY = 64
@@ -164,11 +164,10 @@ class FamilyKeeper:
             self._roles = known | {name: role for chains in written for name, role in roles(chains).items()}
         return begun
 
-    def lay_out(self, pods: Iterable[Pod], view: NodeView, tidily: bool) -> Begun:
+    def lay_out(self, pods: Sequence[subjects.Subject], view: NodeView, tidily: bool) -> Begun:
         """Lays everything out, and plans from what the kernel holds. What no packet meets any more may stay where it
         need not be `tidily`."""
-        ordered = sorted(pods, key=lambda pod: pod.key)
-        wanted = self._layout = lay_out(ordered, self._index, view, self.family, self._made)
+        wanted = self._layout = lay_out(pods, view, self.family, self._made)
         self._actual = self._installed()
         known, self._live, self._users = self._live, {}, {}
         for name, spec in wanted.specs.items():

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from functools import cache
 
 from compiler.allowset import AllowSet
 from compiler.changes import Changes, Deleted, Event, Subject, SubjectChange
@@ -25,6 +26,7 @@ from enforcer.rules.allow import sources
 from enforcer.rules.layout import NodeView, is_local
 from enforcer.rules.modes import Mode, mode_of
 from enforcer.rules.steps import Plan
+from enforcer.rules.subjects import subjects_of
 from policy.cidr import Address, Family
 from policy.model import Namespace, Pod
 
@@ -54,7 +56,7 @@ class Keeper:
     def start(self, events: Iterable[Event]) -> tuple[Plan, ...]:
         """Takes in everything that there is, and brings the kernel there from whatever it holds."""
         self.take(events)
-        return self._settled(self._all(self._laid_out))
+        return self._settled(self._all(self._laying_out(tidily=True)))
 
     def handle(self, events: Iterable[Event], view: NodeView | None = None) -> tuple[Plan, ...]:
         """`take` and `bring` in one."""
@@ -77,7 +79,8 @@ class Keeper:
         family. KernelRejected or HostRefused leaves what was in force, and the next call makes good what is missing."""
         if view is not None and view != self._view:
             self._view, self._moved = view, True
-        return self._settled(self._all(lambda each: self._brought(each) or self._laid_out(each, False)))
+        lay_out = self._laying_out(tidily=False)
+        return self._settled(self._all(lambda each: self._brought(each) or lay_out(each)))
 
     def _settled(self, plans: tuple[Plan, ...]) -> tuple[Plan, ...]:
         """Nothing is left to bring."""
@@ -98,7 +101,7 @@ class Keeper:
         `repair.Repairer`, which says when."""
         for each in self._families:
             each.forget()
-        return self._all(lambda each: self._laid_out(each, tidily=False))
+        return self._all(self._laying_out(tidily=False))
 
     def tidy(self) -> tuple[Plan, ...]:
         """Takes out what `handle` left behind; for a quiet moment. The steps by family, which change no verdict."""
@@ -126,8 +129,10 @@ class Keeper:
             return None
         return each.patch(self._subjects) if self._subjects else each.change_members()
 
-    def _laid_out(self, each: FamilyKeeper, tidily: bool = True) -> Begun:
-        return each.lay_out(self._pods.values(), self._view, tidily)
+    def _laying_out(self, tidily: bool) -> Callable[[FamilyKeeper], Begun]:
+        """The long way of any family; what the node's pods are is found out once for all of them, where one asks."""
+        pods = cache(lambda: subjects_of(self._pods.values(), self.index, self._view))
+        return lambda each: each.lay_out(pods(), self._view, tidily)
 
     def _uses(self, allow: AllowSet) -> set[Source]:
         """The sources whose members the sets of an allow-set hold, in any family."""

@@ -38,7 +38,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from compiler.allowset import AllowSet
-from compiler.compile import Compiled, State
+from compiler.compile import Compiled
 from enforcer.rules import names
 from enforcer.rules.allow import AllowChain, allow_rules
 from enforcer.rules.base import base_chains
@@ -48,7 +48,7 @@ from enforcer.rules.members import SetSpec, fill
 from enforcer.rules.others import other_rules, stranger_sets, veth_sets
 from enforcer.rules.ports import groups_chain
 from enforcer.rules.ruleset import HookName, IpSet, Return, RuleSet
-from enforcer.rules.subjects import Subject, hosts, node_sets, subject_of
+from enforcer.rules.subjects import Subject, hosts, node_sets, subjects_of
 from enforcer.rules.view import NodeView
 from policy.cidr import Address, Family
 from policy.model import DIRECTIONS, Direction, Pod
@@ -78,11 +78,13 @@ class Layout(Struct, frozen=True):
 
 class Made:
     """What a layout has made, for the next one to take over: chains of allow-sets by the identity of the allow-set,
-    which is kept alive beside them, and the rules of pods by key. After a layout it holds just what is in use."""
+    which is kept alive beside them, and the rules of pods by key. `elsewhere` are isolated pods without an address of
+    the family, which have none. After a layout it holds just what is in use."""
 
     def __init__(self) -> None:
         self.chains: dict[tuple[int, Direction], tuple[AllowSet, AllowChain]] = {}
         self.pods: dict[tuple[str, Direction], PodRules] = {}
+        self.elsewhere: set[tuple[str, Direction]] = set()
 
 
 def local_pods(compiled: Compiled, node: str) -> tuple[Pod, ...]:
@@ -96,17 +98,18 @@ def is_local(pod: Pod, node: str) -> bool:
 
 def layout(compiled: Compiled, node: NodeView, family: Family) -> RuleSet:
     """The wanted rule-set of `node` in one family, with the members of this moment."""
-    found = lay_out(local_pods(compiled, node.name), compiled, node, family, Made())
+    found = lay_out(subjects_of(local_pods(compiled, node.name), compiled, node), node, family, Made())
     return found.ruleset(fill(spec, compiled) for spec in found.specs.values())
 
 
-def lay_out(pods: Sequence[Pod], state: State, node: NodeView, family: Family, made: Made) -> Layout:
-    """The wanted rules for `pods`, which are those of the node. What is in `made` already costs nothing."""
+def lay_out(subjects: Sequence[Subject], node: NodeView, family: Family, made: Made) -> Layout:
+    """The wanted rules for `subjects`, which are all of the node. What is in `made` already costs nothing."""
     earlier = Made()
-    earlier.chains, earlier.pods, made.chains, made.pods = made.chains, made.pods, {}, {}
+    earlier.chains, earlier.pods = made.chains, made.pods
+    made.chains, made.pods, made.elsewhere = {}, {}, set()
     if node.mode == "off":
         return Layout(family, {}, {}, {}, {})
-    drawing = _Drawing(pods, state, node, family, earlier, made)
+    drawing = _Drawing(subjects, node, family, earlier, made)
     for direction in DIRECTIONS:
         drawing.draw(direction)
     drawing.draw_node()
@@ -116,15 +119,12 @@ def lay_out(pods: Sequence[Pod], state: State, node: NodeView, family: Family, m
 class _Drawing:
     """A layout in the making: chains and sets as far as they are drawn."""
 
-    def __init__(
-        self, pods: Iterable[Pod], state: State, node: NodeView, family: Family, earlier: Made, made: Made
-    ) -> None:
-        self._state = state
+    def __init__(self, subjects: Sequence[Subject], node: NodeView, family: Family, earlier: Made, made: Made) -> None:
         self._node = node
         self._family = family
         self._earlier = earlier
         self._made = made
-        self._subjects = [subject_of(pod, state, node, family) for pod in pods]
+        self._subjects = subjects
         self._audits = any(subject.mode == "audit" for subject in self._subjects)
         self._veths, self._strangers = veth_sets(node.routed, family), stranger_sets(node, family)
         self._root = self._input_root()
@@ -142,13 +142,17 @@ class _Drawing:
         for subject in self._subjects:
             if subject.attachment is None:
                 continue
-            allow = self._state.allow(subject.pod, direction)
-            if allow.isolated and subject.mode != "off":
-                leaves |= self._isolate(subject, allow, direction).leaves
-                counted["audited" if subject.mode == "audit" else "denied"] += subject.own
+            own = subject.own[self._family]
+            if subject.allow[direction].isolated and subject.mode != "off":
+                if not own:
+                    # No packet of this family would come to its chain.
+                    self._made.elsewhere.add((subject.key, direction))
+                    continue
+                leaves |= self._isolate(subject, direction).leaves
+                counted["audited" if subject.mode == "audit" else "denied"] += own
             elif subject.attachment.bridge:
                 # No set can look for a port, so it is a leaf where a routed pod is one entry of a set.
-                leaves |= leaves_of(subject.pod, subject.own, subject.attachment, direction, Return())
+                leaves |= leaves_of(subject.key, own, subject.attachment, direction, Return())
         self.chains |= dispatch(direction, names.DISPATCH[direction], leaves, other)
         for word, addresses in counted.items():
             name = names.set_name(self._family, f"{word}-{direction}")
@@ -162,13 +166,13 @@ class _Drawing:
         open_ports = [
             at.interface
             for subject, at in bridged
-            if subject.mode != "enforce" or not self._state.allow(subject.pod, "ingress").isolated
+            if subject.mode != "enforce" or not subject.allow["ingress"].isolated
         ]
         self.chains[names.GROUPS] = groups_chain(open_ports, self._node)
         if self._root == names.NODE:
             leaves: Leaves = {}
             for subject, at in bridged:
-                leaves |= leaves_of(subject.pod, subject.own, at, "egress", Return())
+                leaves |= leaves_of(subject.key, subject.own[self._family], at, "egress", Return())
             self.chains |= dispatch("egress", self._root, leaves, names.OTHERS["egress"])
 
     def _input_root(self) -> str:
@@ -177,14 +181,15 @@ class _Drawing:
             return names.DISPATCH["egress"]
         return names.NODE if self._node.pod_bridges else names.OTHERS["egress"]
 
-    def _isolate(self, subject: Subject, allow: AllowSet, direction: Direction) -> PodRules:
+    def _isolate(self, subject: Subject, direction: Direction) -> PodRules:
         assert subject.attachment
-        chain = self._allow_chain(allow, direction)
+        chain = self._allow_chain(subject.allow[direction], direction)
         self.specs.update((spec.name, spec) for spec in chain.sets)
         if chain.rules:
             self.chains[chain.name] = chain.rules
-        rules = pod_rules(subject.pod, subject.own, subject.attachment, chain, direction, self._earlier.pods)
-        self._made.pods[subject.pod.key, direction] = rules
+        which = (subject.key, direction)
+        own, earlier = subject.own[self._family], self._earlier.pods.get(which)
+        rules = self._made.pods[which] = pod_rules(subject.pod, own, subject.attachment, chain, direction, earlier)
         self.chains[rules.name] = rules.chain
         return rules
 

@@ -9,7 +9,7 @@ A routed pod is behind its veth. Of a bridged one iptables sees the bridge as in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
@@ -48,39 +48,41 @@ class PodRules(Struct, frozen=True):
 
 def pod_rules(
     pod: Pod,
-    addresses: list[Address],
+    addresses: Sequence[Address],
     attachment: Attachment,
     allow: AllowChain,
     direction: Direction,
-    earlier: Mapping[tuple[str, Direction], PodRules],
+    known: PodRules | None,
 ) -> PodRules:
-    """A pod reaches itself, through a Service too (semantics, row 29)."""
-    known = earlier.get((pod.key, direction))
+    """A pod reaches itself, through a Service too (semantics, row 29). `known` is what the pod had, taken over where it
+    still holds."""
     if (
         known
         and known.pod is pod
         and known.attachment == attachment
         and known.allow is allow
-        and [*known.leaves] == addresses
+        and [*known.leaves] == [*addresses]
     ):
         return known
-    own = (Rule((_far_end(direction, address),), Return(), comment=pod.key) for address in addresses)
+    key = pod.key
+    own = (Rule((_far_end(direction, address),), Return(), comment=key) for address in addresses)
     name = names.pod_chain(direction, pod.namespace, pod.name, pod.uid)
-    chain = (*own, Rule((), Goto(allow.name), comment=pod.key))
-    leaves = leaves_of(pod, addresses, attachment, direction, Goto(name))
+    chain = (*own, Rule((), Goto(allow.name), comment=key))
+    leaves = leaves_of(key, addresses, attachment, direction, Goto(name))
     return PodRules(pod, attachment, allow, name, chain, leaves)
 
 
 def leaves_of(
-    pod: Pod, addresses: Iterable[Address], attachment: Attachment, direction: Direction, target: Goto | Return
+    pod: str, addresses: Iterable[Address], attachment: Attachment, direction: Direction, target: Goto | Return
 ) -> Leaves:
-    """Elsewhere than at its attachment a pod's address leads nowhere that policies know, and comes from a liar."""
+    """Of the pod of that key. Elsewhere than at its attachment its address leads nowhere that policies know, and comes
+    from a liar."""
     elsewhere = Goto(names.UNKNOWN if direction == "ingress" else names.SPOOFED)
     places = _places(direction, attachment)
     return {
         address: (
-            *(Rule((_near_end(direction, address), *place), target, pod.key) for place in places),
-            Rule((_near_end(direction, address),), elsewhere, pod.key),
+            *(Rule((_near_end(direction, address), *place), target, pod) for place in places),
+            Rule((_near_end(direction, address),), elsewhere, pod),
         )
         for address in addresses
     }

@@ -12,6 +12,7 @@ is no lie, but closed until known.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Literal
 
 from enforcer.rules import names
@@ -27,17 +28,22 @@ INTERFACES_PER_SET = 64
 def veth_sets(veths: Iterable[str], family: Family, kind: str = "veths") -> list[IpSet]:
     """As many sets as it takes, a power of two, so that few changes of pods change how many there are."""
     every = sorted(set(veths))
-    count = 4
+    count, any_network = 4, Prefix(family, 0, 0)
     while True:
         spread: list[set[Element]] = [set() for _ in range(count)]
         for veth in every:
-            spread[int(names.digest(veth), 16) % count].add(Element(Prefix(family, 0, 0), interface=veth))
+            spread[_place(veth) % count].add(Element(any_network, interface=veth))
         if all(len(each) <= INTERFACES_PER_SET for each in spread):
             return [
                 IpSet(names.set_name(family, f"{kind}{number}of{count}"), "hash:net,iface", frozenset(each))
                 for number, each in enumerate(spread)
             ]
         count *= 2
+
+
+@lru_cache(maxsize=1 << 12)
+def _place(veth: str) -> int:
+    return int(names.digest(veth), 16)
 
 
 def stranger_sets(node: NodeView, family: Family) -> list[IpSet]:

@@ -54,8 +54,12 @@ def patch(before: Layout, made: Made, changes: Asked) -> Patch | None:
     pods: dict[tuple[str, Direction], PodRules] = {}
     chains: dict[tuple[int, Direction], AllowChain] = {}
     for (key, direction), change in changes.items():
+        if change.new is None or not change.new.isolated:
+            return None
+        if (key, direction) in made.elsewhere:
+            continue
         known = made.pods.get((key, direction))
-        if known is None or change.new is None or not change.new.isolated:
+        if known is None:
             return None
         if not known.chain or known.chain[-1].target != Goto(known.allow.name):
             return None
@@ -67,9 +71,10 @@ def patch(before: Layout, made: Made, changes: Asked) -> Patch | None:
         pods[key, direction] = replace(known, allow=allow, chain=(*known.chain[:-1], last))
     earlier = {allow.name for _, allow in made.chains.values() if allow.rules}
     made.pods.update(pods)
-    for (key, direction), change in changes.items():
-        if change.new is not None:
-            made.chains[id(change.new), direction] = (change.new, pods[key, direction].allow)
+    for (key, direction), rules in pods.items():
+        allow_set = changes[key, direction].new
+        assert allow_set is not None
+        made.chains[id(allow_set), direction] = (allow_set, rules.allow)
     return _difference(before, made, pods, earlier)
 
 

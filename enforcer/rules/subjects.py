@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
+from compiler.allowset import AllowSet
 from compiler.compile import State
 from enforcer.rules import names
 from enforcer.rules.leaves import host
 from enforcer.rules.modes import Mode, mode_of
 from enforcer.rules.ruleset import Element, IpSet
 from enforcer.rules.view import Attachment, NodeView
-from policy.cidr import Address, Family
-from policy.model import Pod
+from policy.cidr import BITS, Address, Family
+from policy.model import DIRECTIONS, Direction, Pod
 
 
 class Subject(Struct, frozen=True):
-    """`own` are the pod's addresses of one family, neither another pod's by now nor closed; `attachment` is None where
-    no interface is known to lead to it: then nothing passes."""
+    """`own` are the pod's addresses by family, neither another pod's by now nor closed; `attachment` is None where no
+    interface is known to lead to it: then nothing passes. `allow` is what policies mean, whatever the mode."""
 
     pod: Pod
-    own: list[Address]
+    key: str
+    own: Mapping[Family, Sequence[Address]]
     attachment: Attachment | None
     mode: Mode
+    allow: Mapping[Direction, AllowSet]
 
 
-def subject_of(pod: Pod, state: State, node: NodeView, family: Family) -> Subject:
-    known = (address for address in pod.addresses if address.family == family and address not in node.closed)
-    own = [address for address in known if (holder := state.pod_at(address)) and holder.key == pod.key]
+def subjects_of(pods: Iterable[Pod], state: State, node: NodeView) -> list[Subject]:
+    """By key."""
+    return sorted((_subject(pod, state, node) for pod in pods), key=lambda subject: subject.key)
+
+
+def _subject(pod: Pod, state: State, node: NodeView) -> Subject:
+    key = pod.key
+    own: dict[Family, list[Address]] = {family: [] for family in BITS}
+    for address in pod.addresses:
+        if address not in node.closed and (holder := state.pod_at(address)) and holder.key == key:
+            own[address.family].append(address)
     mode = mode_of(state.namespaces.get(pod.namespace, {}), node.mode)
-    return Subject(pod, own, node.attachment(pod.key), mode)
+    allow = {direction: state.allow(pod, direction) for direction in DIRECTIONS}
+    return Subject(pod, key, own, node.attachment(key), mode, allow)
 
 
 def node_sets(subjects: Sequence[Subject], node: NodeView, family: Family) -> Iterable[IpSet]:
@@ -40,11 +52,11 @@ def node_sets(subjects: Sequence[Subject], node: NodeView, family: Family) -> It
         Element(host(address), interface=subject.attachment.interface)
         for subject in subjects
         if subject.attachment and not subject.attachment.bridge
-        for address in subject.own
+        for address in subject.own[family]
     )
     yield IpSet(names.set_name(family, "known"), "hash:net,iface", known)
     yield IpSet(names.set_name(family, "pods"), "hash:ip", hosts(_claimed(subjects, node, family)))
-    audited = [address for subject in subjects if subject.mode == "audit" for address in subject.own]
+    audited = [address for subject in subjects if subject.mode == "audit" for address in subject.own[family]]
     if any(subject.mode == "audit" for subject in subjects):
         yield IpSet(names.set_name(family, "audited"), "hash:ip", hosts(audited))
 
@@ -54,7 +66,7 @@ def _claimed(subjects: Sequence[Subject], node: NodeView, family: Family) -> set
     shown = [subject for subject in subjects if subject.attachment or node.unknown == "closed"]
     found = {address for subject in shown for address in subject.pod.addresses if address.family == family}
     if node.unknown == "open":
-        found.difference_update(a for subject in subjects if not subject.attachment for a in subject.own)
+        found.difference_update(a for subject in subjects if not subject.attachment for a in subject.own[family])
     return found
 
 

@@ -242,6 +242,7 @@ def test_the_short_way_of_a_policy_is_the_long_one(seed: int) -> None:
     """Policies and labels come and go; a second keeper, which has no short way, writes the same."""
     rng = Random(seed)
     found = decode_objects(lively(rng)).cluster
+    found = replace(found, pods=[one_family(pod, rng.choice([4, 6, 0])) for pod in found.pods])
     events: list[Event] = [*found.namespaces, *found.pods, *found.policies]
     view = view_of(events, "n0")
     kernels = FakeKernel(lazy=seed % 2 == 0), FakeKernel()
@@ -292,6 +293,32 @@ def test_the_short_way_is_gone_where_pods_stay_isolated() -> None:
     assert len(written.write) == len(local) + 1 and not written.delete
     (written,) = keeper.handle([Deleted("NetworkPolicy", "a", "second")])[0]
     assert isinstance(written, Transaction) and len(written.write) == len(local) and len(written.delete) == 1
+
+
+def test_a_pod_has_rules_in_its_own_families_alone() -> None:
+    found = decode_objects(lively(Random(1))).cluster
+    pods = [one_family(pod, 4) for pod in found.pods]
+    kernel = FakeKernel()
+    keeper = Keeper(view_of([*pods], "n0"), FAMILIES, kernel)
+    first = NetworkPolicy("a", "first", EVERYTHING, ("ingress",), (), ())
+    keeper.start([*found.namespaces, *pods, first])
+    chains = {family: len(kernel.read(family).tables.chains) for family in FAMILIES}
+    local = [pod for pod in pods if pod.node == "n0"]
+    assert local and chains[4] >= chains[6] + len(local)
+    second = replace(first, name="second", ingress=(Rule((Peer(pods=selector([in_(KEYS[0], *VALUES)])),)),))
+    for each in keeper._families:
+        each.lay_out = None  # type: ignore[method-assign, assignment]
+    four, six = keeper.handle([second])
+    assert four and not six, "the short way stays open, and leads nowhere where no pod is"
+    for each in keeper._families:
+        del each.lay_out
+    keeper.handle([replace(local[0], addresses=next(p for p in found.pods if p.key == local[0].key).addresses)])
+    assert len(kernel.read(6).tables.chains) > chains[6], "an address of the other family brings its rules"
+
+
+def one_family(pod: Pod, family: int) -> Pod:
+    """Without its addresses of the other one; all of them for 0."""
+    return replace(pod, addresses=tuple(each for each in pod.addresses if not family or each.family == family))
 
 
 def test_a_set_that_waited_is_taken_up_again() -> None:
