@@ -48,7 +48,7 @@ Exit codes:
   5  the host refuses: a tool, permission or kernel feature is missing
 """
 INTERNAL, INTERRUPTED, PIPE_CLOSED = 70, 130, 141
-NODE_ONLY = ("pyroute2", "iptc")
+NODE_ONLY = ("inotify_simple", "pyroute2")
 
 
 _completing = False

@@ -124,8 +124,6 @@ def complete(root: Path) -> None:
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     for name in ("tmp", "run", "proc", "sys", "dev", "var", "root"):
         (root / name).mkdir(exist_ok=True)
-    # python-iptables finds libxtables, and its version, through this cache.
-    run("/sbin/ldconfig", "-X", "-r", str(root))
     precompile(root)
 
 
