@@ -45,10 +45,11 @@ class Place:
         """To those who connect from now on."""
         show(self.context, self._folder, issued)
 
-    def agent(self, wait: bool = True) -> AgentProcess:
+    def agent(self, *environment: str, wait: bool = True) -> AgentProcess:
+        """`environment` are assignments."""
         server = ("KUBERNETES_SERVICE_HOST=127.0.0.1", f"KUBERNETES_SERVICE_PORT={self.cluster.server.port}")
         in_pod = ("unshare", "--mount", "sh", "-euc", IN_POD, "sh", str(self.account.folder))
-        return self.cluster.agent(wait=wait, under=("env", "-u", "KUBECONFIG", *server, *in_pod))
+        return self.cluster.agent(wait=wait, under=("env", "-u", "KUBECONFIG", *server, *environment, *in_pod))
 
 
 @pytest.fixture
