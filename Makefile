@@ -18,7 +18,9 @@ test: setup ## the tests: pure ones first, then those with real packets
 	@tools/test
 
 test-cluster: setup ## tests on a real Kubernetes cluster, made for them (builds it once)
-	@tools/setup-cluster && $(PYTHON) -m pytest -q -m cluster tests
+	@tools/setup-cluster
+	@code=0; $(PYTHON) -m pytest -q -m 'cluster and not kernel' tests || code=1; \
+		tools/packets $(PYTHON) -m pytest -q -m 'cluster and kernel' tests || code=1; exit $$code
 
 cluster: setup ## a real Kubernetes cluster of two nodes, until `make cluster-down`
 	@tools/setup-cluster && $(PYTHON) -m tests.cluster up

@@ -96,7 +96,7 @@ def from_kernel(log_group: int, paths: tuple[str, ...], follow: bool) -> Found:
     if not follow:
         raise UsageError("no agent runs here, and the kernel remembers no denials: follow them with -f")
     cluster = read_cluster(paths, False).cluster if paths else Cluster([], [], [], [], [], [])
-    teller = Teller(StateNames(compile_cluster(cluster), interface_name), time.time)
+    teller = Teller(StateNames(compile_cluster(cluster), interface_name), time.monotonic, time.time)
     reader = NflogReader(log_group)
 
     def found() -> Iterator[Denial]:

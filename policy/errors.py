@@ -56,7 +56,12 @@ class HostRefused(PodfenceError):
 
 
 class KernelRejected(HostRefused):
-    """A restore or a set change failed. What was enforced stays; the message shows the offending line."""
+    """A restore or a set change failed. What was enforced stays; the message shows the offending line. `element` is the
+    one that a set did not take for what it is, where the kernel said so; else ""."""
+
+    def __init__(self, message: str, element: str = "") -> None:
+        super().__init__(message)
+        self.element = element
 
 
 class ApiError(PodfenceError):

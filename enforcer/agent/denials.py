@@ -127,18 +127,21 @@ class _Repeats(Struct):
 
 class Teller:
     """Packets in, denials out, of which each stands for one line. In any stretch of time a pod has no more lines than
-    its rate and burst allow; `withheld` counts the others. `clock` is seconds since 1970."""
+    its rate and burst allow; `withheld` counts the others. `clock` is one that is never set, which all waiting goes by;
+    `now` is seconds since 1970."""
 
     def __init__(
         self,
         names: Names,
         clock: Callable[[], float],
+        now: Callable[[], float],
         window: float = WINDOW,
         rate: float = RATE,
         burst: float = BURST,
     ) -> None:
         self._names = names
         self._clock = clock
+        self._now = now
         self._window = window
         self._rate = rate
         self._burst = burst
@@ -148,7 +151,7 @@ class Teller:
 
     def take(self, packets: Iterable[Logged]) -> list[Denial]:
         """What is to be told now; to be called now and then without packets, so that counts that wait are told."""
-        now = self._clock()
+        now, moment = self._clock(), self._now()
         told = self._ended(now)
         for logged in packets:
             packet = logged.packet
@@ -156,11 +159,11 @@ class Teller:
             known = self._open.get(kind)
             if known:
                 known.count += 1
-                known.last = replace(known.last, time=logged.seconds or now)
+                known.last = replace(known.last, time=logged.seconds or moment)
                 continue
             if len(self._open) >= _MOST:
                 told += self._told(self._open.pop(next(iter(self._open))), now)
-            denial = named(logged, self._names, now)
+            denial = named(logged, self._names, moment)
             self._open[kind] = _Repeats(now, denial)
             told.append(denial)
         return [denial for denial in told if self._may(denial, now)]

@@ -3,7 +3,8 @@
 before the first sync    nothing is taken away: a node that was enforced stays as it is, another gets the baseline,
                          which closes what is not known yet
 then, for each batch     what was heard ─► index ─► owners of addresses ─► rules in force ─► flows, gates, board
-where the kernel refuses what was in force stays; it is read back, and tried again
+where the kernel refuses what was in force stays; it is read back, and tried again; what it never takes (`refusals`) is
+                         as what we stumble over
 where we stumble         over a defect of ours: once more from all that is known, then without the objects that it takes
                          (`quarantine`); rules in force stay meanwhile
 in between               others' changes are looked for, what is left over is tidied, and after `resync` seconds
@@ -21,6 +22,7 @@ from enforcer.agent.backoff import Backoff
 from enforcer.agent.inbox import Inbox
 from enforcer.agent.knowledge import Knowledge, Message
 from enforcer.agent.quarantine import Kept, key_of
+from enforcer.agent.refusals import Refusals
 from enforcer.agent.trial import culprits
 from enforcer.attachment.hostview import own_addresses
 from enforcer.cluster.news import Changed, Kind, Listed, Trouble
@@ -101,6 +103,7 @@ class Loop:
         self._old_marks = old_marks
         self._clock = clock
         self._backoff = Backoff(_FIRST_RETRY, _LAST_RETRY)
+        self._refusals = Refusals()
         self._retry_at = 0.0
         self._look_at = 0.0
         self.view: NodeView | None = None
@@ -184,8 +187,9 @@ class Loop:
         why = knowledge.why or ("the first sync" if knowledge.heard.synced else "nothing is known yet: the baseline")
         batch = tuple(knowledge.events)
         ways = (self._bring, self._bring_anew, lambda: self._bring_without(self._culprits(batch)))
+        first = 2 if self._refusals.new() else int(self._broken)
         try:
-            for way in ways[1:] if self._broken else ways:
+            for way in ways[first:]:
                 with self._stumbling() as stumbled:
                     plans = way()
                     break
@@ -199,6 +203,7 @@ class Loop:
             return
         self._untouched, self._broken, self.failing = False, False, ""
         self._backoff.reset()
+        self._refusals.passed()
         self._observer.applied(plans, why, heard, began, self._clock())
 
     @property
@@ -244,7 +249,8 @@ class Loop:
     def _culprits(self, batch: Iterable[Event]) -> list[Kept]:
         """The objects that we stumble over: sooner of the batch with which it began than of all."""
         until = self._clock() + _SEARCH
-        return culprits(self.knowledge, self.keeper.families, batch, lambda: self._clock() > until)
+        families, refused = self.keeper.families, self._refusals.elements
+        return culprits(self.knowledge, families, batch, lambda: self._clock() > until, refused)
 
     def _end_flows(self, view: NodeView) -> None:
         """Only once a whole cluster is known: before that every pod is a stranger."""
@@ -296,6 +302,7 @@ class Loop:
 
     def _fail(self, error: HostRefused) -> None:
         self.failing = str(error)
+        self._refusals.failed(error)
         self._retry_at = self._clock() + self._backoff.next()
         self._observer.failed(error)
 

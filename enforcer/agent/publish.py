@@ -233,7 +233,7 @@ class Publisher:
             yield Said(About("NetworkPolicy", *policy_key.split("/")), "TooLarge", TOO_LARGE)
         for kind, space, name in knowledge.quarantine.kept:
             about = About("Pod" if kind == "Pod" else "NetworkPolicy", space, name)
-            yield Said(about, "Quarantined", "podfence can't handle it, by a defect of its own: it is closed meanwhile")
+            yield Said(about, "Quarantined", "podfence or the kernel can't handle it: it is closed meanwhile")
         for pod_key, why in self._overdue.items():
             pod = knowledge.local[pod_key]
             about = About("Pod", pod.namespace, pod.name, pod.uid)

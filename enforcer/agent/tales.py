@@ -29,7 +29,7 @@ class Tales:
     """`take` belongs to the thread that reads the log group, `tell` to whoever asks."""
 
     def __init__(self, state: State, gate: Gate, lost: Callable[[int], None]) -> None:
-        self._teller = Teller(StateNames(state, _interface, gate), time.time)
+        self._teller = Teller(StateNames(state, _interface, gate), time.monotonic, time.time)
         self._of_late: deque[Denial] = deque(maxlen=_OF_LATE)
         self._followers: set[Queue[Denial]] = set()
         self._lock = Lock()

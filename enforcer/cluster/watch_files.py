@@ -28,7 +28,7 @@ Stamp = frozenset[tuple[str, int, int, int]]
 
 class FileWatcher:
     """Puts what `read` finds in `paths`, at first and whenever one of them has changed. `read` raises PodfenceError
-    where something can't be parsed. `now` is the clock of the files' times, `clock` that of `Trouble`."""
+    where something can't be parsed. `now` is the clock of the files' times, `clock` one that is never set."""
 
     def __init__(
         self,
@@ -48,7 +48,9 @@ class FileWatcher:
         self._now = now
         self._stopped = threading.Event()
         self._wait = wait or self._stopped.wait
-        self._stamp: Stamp | None = None
+        self._stamp: Stamp | None = None  # of what was read, and need not be read again
+        self._seen: Stamp | None = None  # of late, and since when
+        self._seen_at = clock()
         self._known: dict[tuple[type, str, str], Namespace | NetworkPolicy | Pod] = {}
         self._trouble = ""
         self._read_at = clock()
@@ -67,8 +69,11 @@ class FileWatcher:
         stamp = stamp_of(self._paths)
         if stamp == self._stamp:
             return
+        if stamp != self._seen:
+            self._seen, self._seen_at = stamp, self._clock()
         newest = max((changed for _, _, _, changed in stamp), default=0) / 1e9
-        settled = self._now() - newest > _TICK
+        # Where the clock was set back meanwhile, files may be of times to come.
+        settled = max(self._now() - newest, self._clock() - self._seen_at) > _TICK
         try:
             cluster, problems = self._read()
         except PodfenceError as error:

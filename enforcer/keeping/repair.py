@@ -22,6 +22,7 @@ from policy.cidr import Family
 # Seconds after which everything is read back, whatever the watch says: what others do while we write hides behind it.
 FULL = 60.0
 _TRIES = 3
+_SOON = 0.2
 _NAMED = 3
 
 
@@ -56,6 +57,7 @@ class Repairer:
         self._clock = clock
         self._every = every
         self._due = clock() + every
+        self._pause = 0.0  # until the next try, longer each time, where somebody does not stop
         self._entries = self._entries_now()
         self.repaired: dict[Family, int] = dict.fromkeys(keeper.families, 0)
 
@@ -97,11 +99,13 @@ class Repairer:
                 Repair(f, describe(steps)) for f, steps in zip(self._keeper.families, plans, strict=True) if steps
             )
             if not any(plans):
+                self._pause = 0.0
                 break
         else:
-            self._watch.look()
+            # Somebody is still at it. What came after the last reading may be all there is to see of it.
+            self._pause = min(max(_SOON, 2 * self._pause), self._every)
         self._entries = self._entries_now()
-        self._due = self._clock() + self._every
+        self._due = self._clock() + (self._pause or self._every)
         for repair in found:
             self.repaired[repair.family] += 1
         return tuple(found)

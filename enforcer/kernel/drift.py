@@ -3,24 +3,22 @@
 - nft: the ruleset's generation, which every transaction of anybody raises (NFT_MSG_GETGEN). Nothing is missed; others'
   changes are noticed too.
 - legacy: the kernel counts no generations. Number, size and hook offsets of the entries (IPT_SO_GET_INFO) tell at once
-  of what comes and goes; what leaves them as they were, such as two rules swapped, takes a look at the entries.
+  of what comes and goes; what leaves them as they were, such as two rules swapped, takes a look at the entries. Where
+  INPUT and FORWARD lead first is looked at sooner, and no change of our own is in the way of that.
 - sets: the kernel tells nobody of a change. Heads tell of members that come or go; a member exchanged for another takes
   a look at the members. The kernel counts a set's members each time that it is asked for its head.
 
-So each look has a pace: no sooner than its period, and no more often than costs a two-hundredth of the time.
+So each look has a pace: no sooner than its period, and no more often than costs a two-hundredth of a processor's time.
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from struct import Struct as Layout
-from sys import byteorder
 from types import TracebackType
 from typing import Self
 
@@ -41,6 +39,7 @@ from enforcer.kernel.ipset_wire import (
     attribute,
     request,
 )
+from enforcer.kernel.legacy_tables import LegacyTables, entries_in
 from enforcer.rules.names import SET_PREFIX
 from policy.cidr import Family
 from policy.errors import HostRefused
@@ -53,14 +52,6 @@ _GENERATION_ASKED = (10 << 8) | 16
 _GENERATION_ID = 1
 _MESSAGE = Layout("=IHHIIBBH")
 _A_FLAGS, _HEADS_ONLY = 6, 1 << 2
-_GET_INFO, _GET_ENTRIES = 64, 65
-_INFO_SIZE, _ENTRIES_AT, _ENTRIES_HEAD = 84, 76, 40
-# Where counters and the offset of the next entry stand in struct ipt_entry and ip6t_entry.
-_ENTRY: dict[Family, tuple[int, int]] = {4: (96, 90), 6: (152, 142)}
-_ASKED = Layout("=32sI")
-_TRIES = 10
-_libc = ctypes.CDLL(None, use_errno=True)
-_SOCKETS: dict[Family, tuple[int, int]] = {4: (socket.AF_INET, 0), 6: (socket.AF_INET6, 41)}
 
 
 class Wrote(Struct, frozen=True):
@@ -75,20 +66,26 @@ class _Look:
     """Something that is looked at, and what was seen; None where the next look only begins anew."""
 
     def __init__(
-        self, read: Callable[[], list[bytes]], period: float, costly: bool, clock: Callable[[], float]
+        self,
+        read: Callable[[], list[bytes]],
+        period: float,
+        costly: bool,
+        clock: Callable[[], float],
+        spent: Callable[[], float] = time.thread_time,
     ) -> None:
+        """`spent` is the time that this thread had a processor: to have waited for one costs nobody anything."""
         self._read = read
         self._period = period
         self._clock = clock
+        self._spent = spent
         self.seen: list[bytes] | None = None
         self.costly = costly
         self.take()
 
     def take(self) -> list[bytes]:
-        began = self._clock()
+        began, spent = self._clock(), self._spent()
         found = self.seen = self._read()
-        ended = self._clock()
-        self._due = max(began + self._period, ended + (ended - began) / SHARE)
+        self._due = max(began + self._period, self._clock() + (self._spent() - spent) / SHARE)
         return found
 
     def forget(self) -> None:
@@ -110,15 +107,18 @@ class Watch:
 
     def __init__(self, backend: Backend, clock: Callable[[], float] = time.monotonic) -> None:
         self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-        self._tables = {f: socket.socket(_SOCKETS[f][0], socket.SOCK_DGRAM) for f in backend.families}
+        self._tables = LegacyTables(backend.families)
+        self._families = backend.families
         if backend.mode == "nft":
             looks = [(self._generation, 0.0, False)]
         else:
-            looks = [(self._sizes, 0.0, False), (self._entries, SLOW, True)]
+            looks = [(self._tables.sizes, 0.0, False), (self._tables.entries, SLOW, True)]
         looks += [(self._heads, 0.0, True), (self._members, SLOW, True)]
         self._counts_transactions = backend.mode == "nft"
         self._others = False
         self._looks = [_Look(read, period, costly, clock) for read, period, costly in looks]
+        # What changes of our own leave as it is.
+        self._steady = [_Look(self._tables.first_jumps, 0.0, True, clock)] if backend.mode == "legacy" else []
 
     def __enter__(self) -> Self:
         return self
@@ -127,12 +127,11 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._netlink.close()
-        for table in self._tables.values():
-            table.close()
+        self._tables.close()
 
     def look(self) -> None:
         """Takes what there is now as seen, as after a change of our own."""
-        for look in self._looks:
+        for look in (*self._looks, *self._steady):
             look.take()
 
     def ours(self, wrote: Wrote | None = None) -> None:
@@ -151,14 +150,14 @@ class Watch:
             count = int.from_bytes(now[0], "big") - int.from_bytes(before[0], "big")
             return count % (1 << 32) == wrote.transactions
         return all(
-            _entries_in(its_now) - _entries_in(its_before) == wrote.entries.get(family, 0)
-            for family, its_before, its_now in zip(self._tables, before, now, strict=True)
+            entries_in(its_now) - entries_in(its_before) == wrote.entries.get(family, 0)
+            for family, its_before, its_now in zip(self._families, before, now, strict=True)
         )
 
     def changed(self) -> bool:
         """Whether somebody changed anything, as far as it is time to look."""
         others, self._others = self._others, False
-        if not (others or any(look.changed() for look in self._looks)):
+        if not (others or any(look.changed() for look in (*self._looks, *self._steady))):
             return False
         self.look()
         return True
@@ -168,12 +167,6 @@ class Watch:
 
     def _members(self) -> list[bytes]:
         return [self._sets(b"")]
-
-    def _sizes(self) -> list[bytes]:
-        return [self._info(family) for family in self._tables]
-
-    def _entries(self) -> list[bytes]:
-        return [self._entries_of(family) for family in self._tables]
 
     def _generation(self) -> list[bytes]:
         asked = _MESSAGE.pack(_MESSAGE.size, _GENERATION_ASKED, NLM_REQUEST, 1, 0, 0, 0, 0)
@@ -211,46 +204,6 @@ class Watch:
                     return
         except OSError as error:
             raise HostRefused(f"netfilter netlink: {error.strerror}") from None
-
-    def _info(self, family: Family) -> bytes:
-        return self._getsockopt(family, _GET_INFO, _INFO_SIZE)
-
-    def _entries_of(self, family: Family) -> bytes:
-        """A digest of the filter table's entries without their counters."""
-        for _ in range(_TRIES):
-            info = self._info(family)
-            size = int.from_bytes(info[-4:], byteorder)
-            try:
-                entries = bytearray(self._getsockopt(family, _GET_ENTRIES, _ENTRIES_HEAD + size, size))
-            except BlockingIOError:  # the table was replaced since it said its size
-                continue
-            counters, following = _ENTRY[family]
-            at = _ENTRIES_HEAD
-            while at < len(entries):
-                entries[at + counters : at + counters + 16] = bytes(16)
-                at += int.from_bytes(entries[at + following : at + following + 2], byteorder)
-            return blake2b(entries, digest_size=16).digest()
-        raise HostRefused(f"the filter table can't be read: it changed during each of {_TRIES} readings")
-
-    def _getsockopt(self, family: Family, option: int, length: int, size: int = 0) -> bytes:
-        """What the filter table of `family` says; nothing where there is none. Python's own getsockopt can't ask with
-        a name."""
-        answer = ctypes.create_string_buffer(_ASKED.pack(b"filter", size), length)
-        given = ctypes.c_uint32(length)
-        level = _SOCKETS[family][1]
-        if _libc.getsockopt(self._tables[family].fileno(), level, option, answer, ctypes.byref(given)) == 0:
-            return answer.raw
-        number = ctypes.get_errno()
-        if number in (errno.ENOENT, errno.ENOPROTOOPT):
-            return b""
-        if number == errno.EAGAIN:
-            raise BlockingIOError(number, os.strerror(number))
-        raise HostRefused(f"the filter table can't be read: {os.strerror(number)}")
-
-
-def _entries_in(info: bytes) -> int:
-    """0 where there is no table."""
-    return int.from_bytes(info[_ENTRIES_AT : _ENTRIES_AT + 4], byteorder)
 
 
 def _counts(head: bytes) -> bool:

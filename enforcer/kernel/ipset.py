@@ -18,6 +18,7 @@ from enforcer.kernel.ipset_answer import (
     NLM_DUMP_INTR,
     NLMSG_DONE,
     NLMSG_ERROR,
+    OF_THE_ELEMENT,
     Answer,
     Listing,
     answers,
@@ -157,16 +158,18 @@ class Sets:
         while some := list(islice(rest, ELEMENTS_PER_MESSAGE)):
             (answer,) = self._ask(command, NLM_ACK | NLM_EXCL, elements_body(name, some))
             if answer.error:
-                which = element_text(some[answer.element - 1]) if answer.element else f"({len(some)} elements)"
-                self._judge(answer.error, command, f"{command.name.lower()} {name} {which}")
+                which = element_text(some[answer.element - 1]) if answer.element else ""
+                what = f"{command.name.lower()} {name} {which or f'({len(some)} elements)'}"
+                self._judge(answer.error, command, what, which)
 
     def _do(self, command: Command, body: bytes) -> int:
         (answer,) = self._ask(command, NLM_ACK | NLM_EXCL, body)
         return answer.error
 
-    def _judge(self, error: int, command: Command, text: str) -> None:
+    def _judge(self, error: int, command: Command, text: str, element: str = "") -> None:
         if error:
-            raise KernelRejected(f"ipset: {words(error, command)}: {text!r}")
+            at_fault = element if command is Command.ADD and error in OF_THE_ELEMENT else ""
+            raise KernelRejected(f"ipset: {words(error, command)}: {text!r}", at_fault)
 
     def _negotiate(self) -> int:
         """The newest protocol that both the kernel and we speak."""

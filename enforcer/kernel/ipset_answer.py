@@ -95,6 +95,8 @@ def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, in
         start += max(length + 3 & ~3, HEAD.size)
 
 
+# What is said of an element, whatever else the set holds, and whoever else is at it.
+OF_THE_ELEMENT = frozenset({errno.EINVAL, errno.ERANGE, ERR_PROTOCOL, 4104, 4353, 4354, 4355})
 _WORDS = {
     errno.EEXIST: "a set of that name exists already",
     errno.ENOENT: "there is no set of that name",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -160,10 +161,10 @@ class Cluster:
 
 
 @contextmanager
-def cluster_in(world: World, folder: Path) -> Iterator[Cluster]:
-    """The server listens on loopback of the node's own namespace."""
+def cluster_in(world: World, folder: Path, context: ssl.SSLContext | None = None) -> Iterator[Cluster]:
+    """The server listens on loopback of the node's own namespace; with TLS where there is a `context`."""
     with world.lab.inside("n1"):
-        server = Server(History())
+        server = Server(History(), context)
         with server:
             yield Cluster(world, server, folder)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,10 +15,12 @@ from enforcer.agent.inbox import Inbox
 from enforcer.agent.quarantine import Quarantine, Search
 from enforcer.cluster.news import Changed
 from enforcer.readback.simulate import Packet
-from policy.cidr import parse_address
-from policy.model import Namespace, NetworkPolicy, Pod, Rule
+from enforcer.rules.steps import Plan
+from policy.cidr import parse_address, parse_cidr
+from policy.errors import KernelRejected
+from policy.model import IPBlock, Namespace, NetworkPolicy, Peer, Pod, Rule
 from policy.selector import EVERYTHING, in_, selector
-from tests.agent.world import World
+from tests.agent.world import Kernel, World
 from tests.enforcer.test_plan import interface
 
 NO_PEER: Any = object()  # what no decoder makes: whatever looks at it fails
@@ -209,3 +211,94 @@ def test_an_inbox_is_not_emptied_by_a_defect(world: World) -> None:
     world.turn()
     world.turn()
     assert kept(world) == ["bad"] and not passes(world, FAR, WEB)
+
+
+class Refusing(Kernel):
+    """Takes no set with one of these elements."""
+
+    def __init__(self, *elements: str) -> None:
+        super().__init__()
+        self.elements = elements
+
+    def begin(self, steps: Plan) -> Callable[[], None]:
+        for element in self.elements:
+            if any(f" {element}\n" in step.text for step in steps):
+                raise KernelRejected(f"ipset: Invalid argument: {element}", element)
+        return super().begin(steps)
+
+
+OUTSIDE = NetworkPolicy(
+    "shop",
+    "outside",
+    selector([in_("app", "api")]),
+    ("ingress",),
+    (Rule((Peer(block=IPBlock(parse_cidr("192.0.2.66/31"))),)),),
+)
+FROM_FAR = NetworkPolicy(
+    "shop", "from-far", EVERYTHING, ("ingress",), (Rule((Peer(pods=selector([in_("app", "far")])),)),)
+)
+
+
+def refusing(tmp_path: Path, *elements: str) -> World:
+    world = World("n1", tmp_path, Refusing(*elements), pods=[WEB, API])
+    world.list([Namespace("shop", {"kubernetes.io/metadata.name": "shop"}), WEB, API, FAR])
+    world.turn()
+    assert world.loop.followed
+    return world
+
+
+def goes_on(world: World, seconds: int) -> None:
+    for _ in range(seconds):
+        world.turn(1)
+
+
+def test_what_the_kernel_never_takes_of_a_policy_keeps_nothing_else_waiting(tmp_path: Path) -> None:
+    world = refusing(tmp_path, "192.0.2.66/31")
+    world.say(OUTSIDE)
+    world.turn()
+    assert world.loop.failing and kept(world) == [], "it may be but for now"
+    world.say(CLOSED_WEB)
+    goes_on(world, 20)
+    assert kept(world) == ["outside"] and not world.loop.failing
+    assert not passes(world, FAR, API), "it isolates whom it selects"
+    assert not passes(world, FAR, WEB), "all else is followed"
+    world.say(Deleted("NetworkPolicy", "shop", "web"))
+    world.say(replace(OUTSIDE, ingress=(Rule(),)))
+    world.turn()
+    assert passes(world, FAR, WEB) and passes(world, FAR, API) and kept(world) == []
+
+
+def test_a_pod_whose_address_the_kernel_never_takes_is_nobodys_peer(tmp_path: Path) -> None:
+    world = refusing(tmp_path, "10.2.0.7")
+    world.say(FROM_FAR)
+    world.turn()
+    world.say(replace(FAR, name="odd", uid="u-o", addresses=(parse_address("10.2.0.7"),)))
+    world.say(CLOSED_WEB)
+    goes_on(world, 20)
+    assert kept(world) == ["odd"] and not world.loop.failing
+    assert passes(world, FAR, API), "the policies that let it in go on"
+
+
+def test_what_the_kernel_takes_again_soon_is_not_kept(tmp_path: Path) -> None:
+    world = refusing(tmp_path, "192.0.2.66/31")
+    world.say(OUTSIDE)
+    goes_on(world, 1)
+    assert world.loop.failing
+    world.kernel.elements = ()  # type: ignore[attr-defined]
+    goes_on(world, 20)
+    assert not world.loop.failing and kept(world) == []
+
+
+def test_what_is_refused_without_a_word_is_tried_again(tmp_path: Path) -> None:
+    world = refusing(tmp_path)
+
+    def refuse(_: Plan) -> Any:
+        raise KernelRejected("no")
+
+    whole, world.kernel.begin = Kernel.begin.__get__(world.kernel), refuse  # type: ignore[method-assign]
+    world.say(CLOSED_WEB)
+    goes_on(world, 30)
+    assert world.loop.failing == "no" and kept(world) == []
+    world.kernel.begin = whole  # type: ignore[method-assign]
+    goes_on(world, 12)
+    assert not world.loop.failing and not passes(world, FAR, WEB)

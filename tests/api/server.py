@@ -166,7 +166,8 @@ def status_body(code: int, reason: str, message: str, cause: str = "") -> bytes:
 
 
 class Server:
-    """`requests` counts them by title, `log` has each; `token` is what it wants to see, None anything."""
+    """`requests` counts them by title, `log` has each; `token` is what it wants to see, None anything. `admits` is
+    asked about the connection at each request: whom it lets in is authorized."""
 
     def __init__(self, history: History, context: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.history = history
@@ -177,6 +178,7 @@ class Server:
         self.connections = 0
         self.sent = 0
         self.token: str | None = None
+        self.admits: Callable[[Any], bool] = lambda _: True
         self.longest_watch = 600.0
         self.bookmark_every = 0.1
         self.stopping = threading.Event()
@@ -239,7 +241,8 @@ class Server:
             connection.close()
 
     def _reply(self, talk: Talk) -> None:
-        if self.token is not None and talk.headers.get("authorization", "").lower() != f"bearer {self.token}":
+        token = talk.headers.get("authorization", "").lower()
+        if (self.token is not None and token != f"bearer {self.token}") or not self.admits(talk.connection):
             talk.refuse(401, "Unauthorized", "Unauthorized")
         elif self.faults[talk.title]:
             self.faults[talk.title].popleft()(talk)

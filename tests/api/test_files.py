@@ -34,8 +34,10 @@ class Folder:
         self.path, self.heard, self.reads = path, Heard(), 0
         self.news: list[News] = []
         self.events: list[object] = []
-        self.time = 1e10
-        self.watcher = FileWatcher([str(path)], self.read, "n1", self.put, clock=lambda: 7.0, now=lambda: self.time)
+        self.time, self.passed = 1e10, 7.0
+        self.watcher = FileWatcher(
+            [str(path)], self.read, "n1", self.put, clock=lambda: self.passed, now=lambda: self.time
+        )
 
     def read(self) -> tuple[Cluster, Sequence[Problem]]:
         self.reads += 1
@@ -126,6 +128,18 @@ def test_a_file_that_was_written_just_now_is_read_once_more(folder: Folder) -> N
     folder.turn()
     folder.turn()
     assert folder.reads == 3
+
+
+def test_files_of_times_to_come_are_not_read_for_ever(folder: Folder) -> None:
+    """As after the node's clock was set back: they are fresh for as long as any other file is."""
+    folder.time = (folder.path / "pod.json").stat().st_mtime - 5 * 3600
+    for _ in range(20):
+        folder.turn()
+        folder.passed += 1
+    assert folder.reads == 4
+    written(folder.path, "pod.json", "Pod", pod("a", "x", address="10.9.9.9"))
+    assert folder.turn() != []
+    assert folder.turn() == [] and folder.reads == 6
 
 
 def test_a_defect_in_reading_is_trouble_and_not_the_end(folder: Folder) -> None:

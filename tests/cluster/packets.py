@@ -170,6 +170,11 @@ class Streams:
     def sent(self, sender: str) -> int:
         return len(self._streams[sender].sent)
 
+    def passed(self, sender: str) -> list[float]:
+        """When those were sent that arrived, by `time.monotonic`."""
+        times = self._streams[sender].sent
+        return sorted(times[number] for address, number in self._receiver.arrived if address == sender)
+
 
 @contextmanager
 def streams(

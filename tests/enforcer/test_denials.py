@@ -32,12 +32,14 @@ OBJECTS = """
 
 
 class Told:
-    """A teller with a clock that stands still."""
+    """A teller with clocks that stand still: one that is never set, and the time of day, which may be `set_right`."""
 
     def __init__(self, **options: float) -> None:
         self.now = 1000.0
+        self.set_right = 0.0
         compiled = compile_cluster(read_documents(OBJECTS.encode(), "x.yaml").cluster)
-        self.teller = Teller(StateNames(compiled, "veth{}".format), lambda: self.now, **options)
+        names = StateNames(compiled, "veth{}".format)
+        self.teller = Teller(names, lambda: self.now, lambda: self.now + self.set_right, **options)
 
     def after(self, seconds: float, *packets: Logged) -> list[Denial]:
         self.now += seconds
@@ -64,6 +66,19 @@ def test_what_nobody_knows_has_no_name() -> None:
     stranger = parse_address("fd00::9")
     (denial,) = Told().after(0, Logged("spoofed", None, Headers(stranger, stranger, "ICMPv6"), 0, 0, 5))
     assert (denial.src_pod, denial.dst_pod, denial.policies, denial.in_interface) == ("", "", (), "veth5")
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_clock_that_is_set_keeps_nothing_from_being_told(hours: int) -> None:
+    told = Told(rate=1, burst=2)
+    assert len(told.after(0, packet(), packet(port=81))) == 2
+    told.set_right = hours * 3600.0
+    assert told.after(1, packet()) == []
+    (more,) = told.after(4)
+    assert (more.count, more.seconds, more.time) == (1, 5.0, 1001.0 + hours * 3600)
+    (other,) = told.after(0, packet(port=82))
+    assert other.time == 1005.0 + hours * 3600
+    assert told.after(0, packet(port=83), packet(port=84))[1:] == [] and told.teller.withheld
 
 
 def test_repeats_are_counted_and_told_as_one() -> None:

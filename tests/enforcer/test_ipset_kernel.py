@@ -182,6 +182,9 @@ REFUSALS: list[tuple[str, Callable[[Sets], object], str]] = [
 ]
 
 
+AT_FAULT = {"cannot hold it": "fd00::", "add ports": "10.0.0.0"}
+
+
 @pytest.mark.parametrize(("refused", "says"), [each[1:] for each in REFUSALS], ids=[each[0] for each in REFUSALS])
 def test_a_refusal_names_the_element(sets: Sets, refused: Callable[[Sets], object], says: str) -> None:
     sets.make(IpSet("pf-4-x", "hash:ip", frozenset(hosts(5))), 4)
@@ -190,6 +193,8 @@ def test_a_refusal_names_the_element(sets: Sets, refused: Callable[[Sets], objec
     with pytest.raises(KernelRejected) as raised:
         refused(sets)
     assert says in str(raised.value) and "\n" not in str(raised.value)
+    # Of the others it is not the element that is at fault, or not for ever.
+    assert raised.value.element == next((e for text, e in AT_FAULT.items() if text in says), "")
     # The socket is good for more.
     assert "pf-4-x" in sets.read(4)
 

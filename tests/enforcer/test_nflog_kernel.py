@@ -38,7 +38,7 @@ def denials(world: World, *probes: Probe) -> list[Denial]:
         while some := reader.read(0.3):
             packets += some
         assert reader.counts.packets == len(packets) and not reader.counts.strange + reader.counts.lost
-        return Teller(StateNames(world.compiled(API), interface_name), time.time).take(packets)
+        return Teller(StateNames(world.compiled(API), interface_name), time.monotonic, time.time).take(packets)
 
 
 @backends

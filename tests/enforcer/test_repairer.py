@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from random import Random
+from typing import TypeVar
 
 import pytest
 from msgspec.structs import replace
@@ -16,14 +17,18 @@ from enforcer.keeping.keep import Keeper
 from enforcer.keeping.repair import Repairer
 from enforcer.kernel.drift import Watch, Wrote
 from enforcer.kernel.ipset import Sets
+from enforcer.rules.plan import Actual
 from enforcer.rules.steps import Transaction
 from lab.cluster import Lab
+from policy.cidr import Family
 from policy.decode import decode_objects
 from tests.enforcer.shop import API
 from tests.enforcer.test_keep import FAMILIES, FakeKernel, StepFailed, view_of
 from tests.enforcer.test_kernel import SHOP, read_documents
 from tests.enforcer.test_plan import lively
 from tests.enforcer.test_repair import BACKENDS, Node, World
+
+Made = TypeVar("Made", bound=FakeKernel)
 
 
 class FakeWatch:
@@ -42,16 +47,15 @@ class FakeWatch:
         return not self.seen
 
 
-def kept() -> tuple[FakeKernel, Keeper]:
+def kept(kernel: Made) -> tuple[Made, Keeper]:
     found = decode_objects(lively(Random(1))).cluster
-    kernel = FakeKernel()
     keeper = Keeper(view_of([*found.pods], "n0"), FAMILIES, kernel)
     keeper.start([*found.namespaces, *found.pods, *found.policies])
     return kernel, keeper
 
 
 def test_damage_is_told_and_counted_once() -> None:
-    kernel, keeper = kept()
+    kernel, keeper = kept(FakeKernel())
     watch, now = FakeWatch(), 0.0
     repairer = Repairer(keeper, watch, lambda: now, every=60)
     kernel.planes[4].builtin["FORWARD"] = ("", "PODFENCE-FORWARD")
@@ -66,7 +70,7 @@ def test_damage_is_told_and_counted_once() -> None:
 
 
 def test_everything_is_read_back_now_and_then_whatever_was_seen() -> None:
-    kernel, keeper = kept()
+    kernel, keeper = kept(FakeKernel())
     now = 0.0
     repairer = Repairer(keeper, FakeWatch(), lambda: now, every=60)
     name = next(name for name in kernel.planes[6].sets if name.startswith("pf-6-known"))
@@ -81,7 +85,7 @@ def test_everything_is_read_back_now_and_then_whatever_was_seen() -> None:
 
 
 def test_a_repair_that_fails_is_tried_again_at_the_next_look() -> None:
-    kernel, keeper = kept()
+    kernel, keeper = kept(FakeKernel())
     watch = FakeWatch()
     repairer = Repairer(keeper, watch, lambda: 0.0)
     kernel.planes[4].builtin["FORWARD"] = ("",)
@@ -91,6 +95,50 @@ def test_a_repair_that_fails_is_tried_again_at_the_next_look() -> None:
         repairer.check()
     assert repairer.repaired == {4: 0, 6: 0}
     assert [each.family for each in repairer.check()] == [4]
+
+
+class Busy(FakeKernel):
+    """Somebody takes the jump out of its place after each of so many readings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times = 0
+
+    def read(self, family: Family) -> Actual:
+        found = super().read(family)
+        if family == 6 and self.times:
+            self.times -= 1
+            self.planes[4].builtin["FORWARD"] = ("", "PODFENCE-FORWARD")
+        return found
+
+
+def test_somebody_who_goes_on_while_it_is_repaired_is_found_soon() -> None:
+    """As Docker does, which puts its rules there one by one: found with it, a minute later."""
+    kernel, keeper = kept(Busy())
+    watch, now = FakeWatch(), 0.0
+    repairer = Repairer(keeper, watch, lambda: now, every=60)
+    kernel.times, watch.seen = 3, False
+    kernel.planes[4].builtin["FORWARD"] = ("",)
+    assert len(repairer.check()) == 3
+    assert kernel.planes[4].builtin["FORWARD"][0] == "", "somebody was the last"
+    now = 0.5
+    assert len(repairer.check()) == 1
+    assert kernel.planes[4].builtin["FORWARD"][0] == "PODFENCE-FORWARD"
+    now = 1.0
+    assert repairer.check() == ()
+
+
+def test_somebody_who_never_stops_is_met_ever_more_seldom() -> None:
+    """But for what the watch sees."""
+    kernel, keeper = kept(Busy())
+    watch, now = FakeWatch(), 0.0
+    repairer = Repairer(keeper, watch, lambda: now, every=60)
+    kernel.times, watch.seen = 10**6, False
+    met = 0
+    while now < 600:
+        met += bool(repairer.check())
+        now += 0.2
+    assert 10 <= met <= 20
 
 
 @contextmanager
@@ -176,3 +224,22 @@ def test_what_others_do_while_we_write_does_not_hide_behind_it(number: int, dama
         assert repairer.check() != ()
         now[0] += 0.1
         assert repairer.check() == ()
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("number", [0, 1], ids=["legacy", "nft"])
+def test_a_rule_that_is_put_before_ours_while_we_write_is_seen_too(number: int) -> None:
+    """By taking it out and in again: a legacy table says the same numbers afterwards. Found with Docker."""
+    with kept_node(number) as (node, repairer, now):
+        node.run("iptables -A FORWARD -s 192.0.2.9 -j ACCEPT")
+        now[0] += 2
+        assert repairer.check() == ()
+        for events in changes_of(node):
+            plans = repairer._keeper.handle(events)
+            if any(isinstance(step, Transaction) for steps in plans for step in steps):
+                break
+        node.run("iptables -D FORWARD -s 192.0.2.9 -j ACCEPT")
+        node.run("iptables -I FORWARD -s 192.0.2.9 -j ACCEPT")
+        repairer.ours(plans)
+        now[0] += 0.5
+        assert [each.what for each in repairer.check()] == ["the jump in FORWARD was not in its place"]
