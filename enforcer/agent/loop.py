@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from compiler.changes import Event
 from enforcer.agent.backoff import Backoff
+from enforcer.agent.hearers import Flows, Observer
 from enforcer.agent.inbox import Inbox
 from enforcer.agent.knowledge import Knowledge, Message
 from enforcer.agent.quarantine import Kept, key_of
@@ -26,11 +26,11 @@ from enforcer.agent.refusals import Refusals
 from enforcer.agent.trial import culprits
 from enforcer.attachment.hostview import own_addresses
 from enforcer.cluster.news import Changed, Kind, Listed, Trouble
-from enforcer.connections.concern import NOTHING, Concern, Owners, concern, owners_of, touched, treated_otherwise
+from enforcer.connections.concern import NOTHING, Concern, concern, owners_of, touched, treated_otherwise
 from enforcer.connections.ender import Moment
 from enforcer.connections.gate import Gate
 from enforcer.keeping.keep import Keeper
-from enforcer.keeping.repair import Repair, Repairer
+from enforcer.keeping.repair import Repairer
 from enforcer.rules.layout import NodeView
 from enforcer.rules.modes import mode_of
 from enforcer.rules.steps import Plan
@@ -43,30 +43,6 @@ _FIRST_RETRY, _LAST_RETRY = 0.2, 10.0
 # For so many seconds at most it is looked for what we stumble over.
 _SEARCH = 30.0
 _ALL_FLOWS = Concern(everything=True, restores=True)
-
-
-class Flows(Protocol):
-    """What ends open connections (see `Ender`)."""
-
-    def hand_over(self, owners: Owners) -> frozenset[Address]: ...
-
-    def begin(self, moment: Moment, old_marks: Iterable[int]) -> None: ...
-
-    def tell(self, change: Concern, moment: Moment) -> None: ...
-
-
-class Observer(Protocol):
-    """Who is told how things went, for log, metrics, board and API server."""
-
-    def applied(self, plans: tuple[Plan, ...], why: str, heard: float, began: float, ended: float) -> None: ...
-
-    def repaired(self, repairs: tuple[Repair, ...]) -> None: ...
-
-    def failed(self, error: HostRefused) -> None: ...
-
-    def stumbled(self, error: Exception) -> None: ...
-
-    def turned(self, loop: Loop) -> None: ...
 
 
 class Loop:
