@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec import Struct
 
-from podfence.options import namespace_option
+from podfence.options import api_options, namespace_option, recursive_option
 from policy.errors import UnknownVerdict
 
 if TYPE_CHECKING:
@@ -101,9 +101,8 @@ _OPTIONS = (
         multiple=True,
         help="A file or folder of manifests, or - for stdin; may be given again. Without: the cluster.",
     ),
-    click.option("-R", "--recursive", is_flag=True, help="Read folders below the given ones too."),
-    click.option("--context", metavar="NAME", help="Another context of the kubeconfig than the current one."),
-    click.option("--kubeconfig", metavar="FILE", help="Another kubeconfig."),
+    recursive_option,
+    api_options,
     click.option("--with", "more", metavar="FILE", multiple=True, help="As if these objects were there, or were so."),
     click.option(
         "--without", "gone", metavar="NS/KIND/NAME", multiple=True, help="As if it were gone: shop/netpol/deny-all."
