@@ -34,6 +34,15 @@ _NAMESPACED = {
 }
 
 
+class Read(Struct, frozen=True):
+    """What was read. `unseen` is what could not be; `policies` are those of `cluster` as the API server sent them, for
+    who looks for more in them than they mean."""
+
+    cluster: Cluster
+    unseen: tuple[str, ...] = ()
+    policies: tuple[Raw, ...] = ()
+
+
 class _Meta(Struct):
     # "continue" is a word of Python's.
     more: str = msgspec.field(default="", name="continue")
@@ -47,11 +56,9 @@ class _List(Struct):
 _LIST = msgspec.json.Decoder(_List)
 
 
-def read_cluster(
-    context: str | None, kubeconfig: str | None, names: Sequence[str], namespace: str
-) -> tuple[Cluster, tuple[str, ...]]:
-    """The objects that can matter to ends of these names (to all, where there are none), and what could not be read.
-    UnknownVerdict where there is no cluster to ask."""
+def read_cluster(context: str | None, kubeconfig: str | None, names: Sequence[str], namespace: str) -> Read:
+    """The objects that can matter to ends of these names (to all, where there are none). UnknownVerdict where there is
+    no cluster to ask."""
     from enforcer.cluster.api_config import connect
 
     try:
@@ -64,17 +71,21 @@ def read_cluster(
         api.close()
 
 
-def collect(fetch: Fetch, names: Sequence[str], namespace: str) -> tuple[Cluster, tuple[str, ...]]:
+def collect(fetch: Fetch, names: Sequence[str], namespace: str) -> Read:
     scope = scope_of(names, namespace) if names else EVERYTHING
     items: list[Item] = []
     unseen: list[str] = []
+    policies: list[Raw] = []
 
     def read(what: str, kind: str, version: str, path: str, **query: str) -> list[Item]:
         try:
-            return [_decoded(kind, version, raw) for raw in _pages(fetch, what, path, query)]
+            raws = _pages(fetch, what, path, query)
         except ApiError as error:
             unseen.append(str(error))
             return []
+        if kind == "NetworkPolicy":
+            policies.extend(raws)
+        return [_decoded(kind, version, raw) for raw in raws]
 
     spaces = dict.fromkeys(scope.namespaces)
     everyone = "/api/v1/pods"
@@ -100,7 +111,7 @@ def collect(fetch: Fetch, names: Sequence[str], namespace: str) -> tuple[Cluster
         items += read(what, kind, version, path)
     if not items and unseen:
         raise UnknownVerdict(f"nothing could be read: {unseen[0]}")
-    return gather(_once(items)).cluster, tuple(unseen)
+    return Read(gather(_once(items)).cluster, tuple(unseen), tuple(policies))
 
 
 def _lists(scope: Scope, spaces: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
@@ -134,7 +145,7 @@ def _decoded(kind: str, version: str, raw: Raw) -> Item:
     return decode_document(Document(kind, version, raw))
 
 
-def _pages(fetch: Fetch, what: str, path: str, query: dict[str, str]) -> Iterator[Raw]:
+def _pages(fetch: Fetch, what: str, path: str, query: dict[str, str]) -> list[Raw]:
     """The items of a list. One whose pages expire while they are read is read anew, whole."""
     found: list[Raw] = []
     limit, more = {"limit": str(PAGE)}, ""
@@ -154,4 +165,4 @@ def _pages(fetch: Fetch, what: str, path: str, query: dict[str, str]) -> Iterato
         found += page.items
         more = page.metadata.more
         if not more:
-            return iter(found)
+            return found

@@ -136,8 +136,8 @@ def test_a_list_whose_pages_expire_is_read_whole() -> None:
             return json.dumps({"metadata": {"continue": "x"}, "items": items[:1]}).encode()
         return json.dumps({"items": items}).encode()
 
-    cluster, unseen = collect(fetch, ("shop/a", "shop/b"), "default")
-    assert ([each.name for each in cluster.pods], unseen) == (["a", "b"], ())
+    found = collect(fetch, ("shop/a", "shop/b"), "default")
+    assert ([each.name for each in found.cluster.pods], found.unseen) == (["a", "b"], ())
     assert len([each for each in asked if "/pods" in each]) == 3
 
 
