@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ def configured(
     if not told and "KUBERNETES_SERVICE_HOST" in environment:
         return _loaded(_from_pod(service_account, environment))
     return _loaded(_from_file(kubeconfig, context))
+
+
+def prepare() -> None:
+    """Imports what `connect` imports, which takes more time than all else that it does."""
+    import_module("kubernetes.config.kube_config")
+    import_module("kubernetes.client.rest")
 
 
 def _loaded(fill: Callable[[Any], None]) -> Any:
