@@ -7,6 +7,9 @@ Lists come as bytes, in pages, through the connection that the agent has (`enfor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from threading import Thread
+from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -24,6 +27,7 @@ from policy.model import Cluster, Pod, Service
 
 # The body of an answer: to what it is called, at a path with a query. ApiError where there is none.
 Fetch = Callable[[str, str, list[tuple[str, str]]], bytes]
+T = TypeVar("T")
 PAGE = 500
 _EXPIRED = 410
 # By kind: the version, and where its list is; of a namespace with `namespaces/NAME/` in the gap.
@@ -99,14 +103,15 @@ def collect(fetch: Fetch, names: Sequence[str], namespace: str) -> Read:
     policies: list[Raw] = []
 
     def read(where: Listed, **query: str) -> list[Item]:
+        # Others' bytes are let go once they are decoded: all pods are a lot.
+        keeps = where.kind == "NetworkPolicy"
         try:
-            raws = pages(fetch, where, query)
+            found = items_of(fetch, where, query, lambda raw: (decoded(where, raw), raw if keeps else None))
         except ApiError as error:
             unseen.append(str(error))
             return []
-        if where.kind == "NetworkPolicy":
-            policies.extend(raws)
-        return [decoded(where, raw) for raw in raws]
+        policies.extend(raw for _, raw in found if raw is not None)
+        return [item for item, _ in found]
 
     spaces = dict.fromkeys(scope.namespaces)
     if scope.everywhere:
@@ -160,24 +165,44 @@ def decoded(where: Listed, raw: Raw) -> Item:
     return decode_document(Document(where.kind, where.version, raw))
 
 
-def pages(fetch: Fetch, where: Listed, query: Mapping[str, str]) -> list[Raw]:
-    """The items of a list. One whose pages expire while they are read is read anew, whole."""
-    found: list[Raw] = []
-    limit, more = {"limit": str(PAGE)}, ""
+def items_of(fetch: Fetch, where: Listed, query: Mapping[str, str], read: Callable[[Raw], T]) -> list[T]:
+    """The items of a list as `read` makes them, which it does while the next page is on its way. A list whose pages
+    expire meanwhile is read anew, whole."""
+
+    def ask(**more: str) -> Future[bytes]:
+        return _begun(lambda: fetch(where.what, where.path, list({**more, **query}.items())))
+
+    found: list[T] = []
+    coming, more = ask(limit=str(PAGE)), ""
     while True:
-        asked = {**limit, **query, **({"continue": more} if more else {})}
         try:
-            body = fetch(where.what, where.path, list(asked.items()))
+            body = coming.result()
         except ApiRefused as error:
             if error.status != _EXPIRED or not more:
                 raise
-            found, limit, more = [], {}, ""
+            found, coming, more = [], ask(), ""
             continue
         try:
             page = _LIST.decode(body)
         except msgspec.DecodeError as error:
             raise ApiUnreachable("list", where.what, f"not a list: {cut(str(error), 200)}") from None
-        found += page.items
         more = page.metadata.more
+        if more:
+            coming = ask(limit=str(PAGE), **{"continue": more})
+        found += map(read, page.items)
         if not more:
             return found
+
+
+def _begun(ask: Callable[[], T]) -> Future[T]:
+    """`ask`, in a thread that nobody waits for where the process ends before."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(ask())
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future

@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 
 from podfence.scope import KINDS
 from policy.errors import ApiError
@@ -70,7 +71,7 @@ class Lister:
         self._api = connect(kubeconfig, context, connect_timeout=SECONDS, read_timeout=SECONDS, answer_timeout=SECONDS)
 
     def read(self, wanted: Iterable[Wanted]) -> Cluster:
-        from podfence.cluster import decoded, listed, pages
+        from podfence.cluster import decoded, items_of, listed
         from policy.gather import gather
 
         items = []
@@ -79,7 +80,7 @@ class Lister:
                 continue
             where = listed(kind, namespace)
             try:
-                items += [decoded(where, raw) for raw in pages(self._fetch, where, {})]
+                items += items_of(self._fetch, where, {}, partial(decoded, where))
             except ApiError:
                 continue
         return gather(items).cluster
