@@ -14,6 +14,8 @@ from policy.errors import ApiUnconfigured, HostRefused
 NAMESPACE, LABEL = "podfence-system", "app.kubernetes.io/name=podfence"
 _AT_ONCE = 16
 _SECONDS = 10
+# Of one answer: on a busy node the start of a program alone takes some of it.
+_PATIENCE = 30.0
 
 
 class Agent(Struct, frozen=True):
@@ -74,7 +76,10 @@ class Agents:
                 spoken, agent.pod, self.namespace, command=[*argv], stdout=True, stderr=True, stdin=False, tty=False,
                 _preload_content=False,
             )  # fmt: skip
-            session.run_forever(timeout=_SECONDS)
+            session.run_forever(timeout=_PATIENCE)
+            if session.is_open():
+                session.close()
+                return Answer(agent, error=f"exec: no whole answer within {_PATIENCE:g} s")
             said, complaint, code = session.read_stdout(0), session.read_stderr(0), session.returncode
         except Exception as error:
             return Answer(agent, error=f"exec: {_in_a_line(error)}")
