@@ -1,43 +1,23 @@
-"""Whole runs of `podfence explain`, start of the interpreter included, with a bare Python start and a bare parse of the
-same bytes beside each. Bytecode is cached, as it is where podfence is installed, whatever the environment says."""
+"""Whole runs of `podfence explain` of files, start of the interpreter included, with a bare Python start and a bare
+parse of the same bytes beside each. `real_explain` asks an API server."""
 
 from __future__ import annotations
 
-import atexit
 import json
-import os
-import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import yaml
-from msgspec.structs import asdict
 
 from benchmarks.api_objects import World, namespace, pod, policy
+from benchmarks.process import seconds
 from benchmarks.record import Figure, Size, figure
 from policy.yaml_scalars import resolve
 
 _PORT = ("--port", "8080")
 # What a program that only wants the text as values would do, in few words.
 _PARSE_JSON = "import sys, msgspec; msgspec.json.decode(open(sys.argv[1], 'rb').read())"
-# What a program that only wants the bytes of these lists would do: page by page, on one connection.
-_TRANSFER = """
-import http.client, re, sys
-connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]))
-for path in sys.argv[2:]:
-    more = ""
-    while True:
-        connection.request("GET", f"{path}?limit=500" + (f"&continue={more}" if more else ""))
-        body = connection.getresponse().read()
-        more = re.match(rb'{"metadata":{"continue":"(.*?)"', body)[1].decode()
-        if not more:
-            break
-"""
 _PARSE_YAML = "import sys, yaml; [*yaml.compose_all(open(sys.argv[1]).read(), yaml.CSafeLoader)]"
 
 
@@ -54,11 +34,10 @@ _Dumper.add_representer(str, _text)
 
 def measure(size: Size) -> Iterator[Figure]:
     runs = 9 if size == "full" else 1
-    yield figure("python -c pass", [_seconds("-c", "pass") * 1000 for _ in range(runs)], "ms")
+    yield figure("python -c pass", [seconds("-c", "pass") * 1000 for _ in range(runs)], "ms")
     with tempfile.TemporaryDirectory() as folder:
         yield from _small(Path(folder), runs)
         yield from _dump(Path(folder), size, runs)
-        yield from _server(Path(folder), size, runs)
 
 
 def _small(folder: Path, runs: int) -> Iterator[Figure]:
@@ -71,7 +50,7 @@ def _small(folder: Path, runs: int) -> Iterator[Figure]:
     for number in range(0, len(objects), 10):
         text = yaml.dump_all([_plain(each) for each in objects[number : number + 10]], Dumper=_Dumper)
         (manifests / f"{number:03}.yaml").write_text(text)
-    src, dst = _keys(world, 0, 35)
+    src, dst = keys(world, 0, 35)
     _explain(src, dst, str(manifests))  # modules are compiled then
     samples = [_explain(src, dst, str(manifests)) * 1000 for _ in range(runs)]
     yield figure(
@@ -79,7 +58,7 @@ def _small(folder: Path, runs: int) -> Iterator[Figure]:
     )
     whole = folder / "whole.yaml"
     whole.write_text("---\n".join(path.read_text() for path in sorted(manifests.iterdir())))
-    parse = [_seconds("-c", _PARSE_YAML, str(whole)) * 1000 for _ in range(runs)]
+    parse = [seconds("-c", _PARSE_YAML, str(whole)) * 1000 for _ in range(runs)]
     yield figure("libyaml composes the same", parse, "ms", objects=len(objects))
     little = folder / "little"
     little.mkdir()
@@ -98,7 +77,7 @@ def _dump(folder: Path, size: Size, runs: int) -> Iterator[Figure]:
     dump, text = folder / "dump.json", folder / "dump.yaml"
     tree = {"apiVersion": "v1", "kind": "List", "items": [_plain(each) for each in objects]}
     dump.write_text(json.dumps(tree, indent=2))
-    src, dst = _keys(world, 0, world.pods // 2)
+    src, dst = keys(world, 0, world.pods // 2)
     case = {"pods": world.pods, "policies": world.policies, "mb": round(dump.stat().st_size / 1e6)}
     for _ in range(2):
         _explain(src, dst, str(dump))  # the file is in the page cache then
@@ -109,67 +88,18 @@ def _dump(folder: Path, size: Size, runs: int) -> Iterator[Figure]:
         0.5 if size == "full" else None,
         **case,
     )
-    yield figure("msgspec decodes the same", [_seconds("-c", _PARSE_JSON, str(dump)) for _ in range(runs)], "s", **case)
+    yield figure("msgspec decodes the same", [seconds("-c", _PARSE_JSON, str(dump)) for _ in range(runs)], "s", **case)
     text.write_text(yaml.dump(tree, Dumper=_Dumper))
     del tree
     case = {"pods": world.pods, "policies": world.policies, "mb": round(text.stat().st_size / 1e6)}
     ours, bare = [], []
     for _ in range(1):
-        bare.append(_seconds("-c", _PARSE_YAML, str(text)))
+        bare.append(seconds("-c", _PARSE_YAML, str(text)))
         ours.append(_explain(src, dst, str(text)))
     yield figure("explain in the same as YAML", ours, "s", **case)
     yield figure("libyaml composes that", bare, "s", **case)
     ratios = [one / other for one, other in zip(ours, bare, strict=True)]
     yield figure("explain in YAML, against composing it", ratios, "ratio", 1.5, **case)
-
-
-def _server(folder: Path, size: Size, runs: int) -> Iterator[Figure]:
-    """Two pods, whose namespaces alone are read; and a block of addresses, for which all pods are."""
-    world = World(10_000, 1_000, 2_000) if size == "full" else World(240, 24, 48)
-    argv = [sys.executable, "-m", "benchmarks.lists_server", json.dumps(asdict(world))]
-    config = folder / "kubeconfig"
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
-        assert server.stdin and server.stdout
-        port = int(server.stdout.readline())
-        config.write_text(_kubeconfig(port))
-        src, dst = _keys(world, 0, world.pods // 2)
-        spaces = [key.partition("/")[0] for key in (src, dst)]
-        common = ["/api/v1/namespaces", "/api/v1/nodes"]
-        for what, ask, paths in (
-            ("two pods", src, common + [path for space in spaces for path in _paths(space)]),
-            ("a block and a pod", "10.0.0.0/8", common + _paths("")),
-        ):
-            ours, bare = [], []
-            for _ in range(runs + 1):  # pages are made in the first
-                bare.append(_seconds("-c", _TRANSFER, str(port), *paths))
-                ours.append(_seconds("-m", "podfence", "explain", ask, dst, *_PORT, "--kubeconfig", str(config)))
-            case = {"pods": world.pods, "policies": world.policies}
-            yield figure(f"explain of {what} against an API server", ours[1:], "s", **case)
-            yield figure(f"transfer of the lists for {what}", bare[1:], "s", **case)
-            ratios = [one / other for one, other in zip(ours[1:], bare[1:], strict=True)]
-            limit = 1.3 if size == "full" else None
-            yield figure(f"explain of {what}, against the transfer", ratios, "ratio", limit, **case)
-        server.stdin.close()
-
-
-def _paths(space: str) -> list[str]:
-    """The lists of one namespace, or of all."""
-    where = f"namespaces/{space}/" if space else ""
-    policies, slices = f"networking.k8s.io/v1/{where}networkpolicies", f"discovery.k8s.io/v1/{where}endpointslices"
-    return [f"/api/v1/{where}pods", f"/api/v1/{where}services", f"/apis/{policies}", f"/apis/{slices}"]
-
-
-def _kubeconfig(port: int) -> str:
-    return json.dumps(
-        {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "bench",
-            "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
-            "clusters": [{"name": "bench", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
-            "users": [{"name": "bench", "user": {}}],
-        }
-    )
 
 
 def _plain(text: bytes) -> object:
@@ -192,31 +122,11 @@ def _little(tree: dict[str, dict[str, object]]) -> object:
     }
 
 
-def _keys(world: World, *numbers: int) -> tuple[str, ...]:
+def keys(world: World, *numbers: int) -> tuple[str, ...]:
+    """What the pods of these numbers are called."""
     metas = [json.loads(pod(world, number))["metadata"] for number in numbers]
     return tuple(f"{meta['namespace']}/{meta['name']}" for meta in metas)
 
 
 def _explain(src: str, dst: str, path: str) -> float:
-    return _seconds("-m", "podfence", "explain", src, dst, *_PORT, "-f", path)
-
-
-@cache
-def _environment() -> dict[str, str]:
-    """In which modules are compiled once; what writes no bytecode would compile all of them at each start."""
-    folder = tempfile.mkdtemp(prefix="podfence-bytecode-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {**kept, "PYTHONPYCACHEPREFIX": folder}
-
-
-def _seconds(*arguments: str) -> float:
-    """Of a whole process that ends with 0."""
-    began = time.monotonic()
-    quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-    process = os.posix_spawn(sys.executable, [sys.executable, *arguments], _environment(), file_actions=quiet)
-    _, status = os.waitpid(process, 0)
-    seconds = time.monotonic() - began
-    if status:
-        raise RuntimeError(f"{' '.join(arguments)} ended with {os.waitstatus_to_exitcode(status)}")
-    return seconds
+    return seconds("-m", "podfence", "explain", src, dst, *_PORT, "-f", path)

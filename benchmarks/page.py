@@ -236,4 +236,5 @@ TABLES: dict[str, Table] = {
     "ipset": _all("ipset"),
     "conntrack": _all("conntrack"),
     "cluster": _all("cluster"),
+    "explain-server": _all("explain-server"),
 }

@@ -9,11 +9,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from policy.errors import HostRefused
+from policy.errors import ApiUnconfigured, HostRefused
 
 NAMESPACE, LABEL = "podfence-system", "app.kubernetes.io/name=podfence"
 _AT_ONCE = 16
 _SECONDS = 10
+# Of one answer: on a busy node the start of a program alone takes some of it.
+_PATIENCE = 30.0
 
 
 class Agent(Struct, frozen=True):
@@ -36,14 +38,16 @@ class Agents:
     """Reaches them as the kubeconfig's user. HostRefused where the API server can't be reached or forbids it."""
 
     def __init__(self, kubeconfig: str | None, context: str | None, namespace: str) -> None:
-        from kubernetes import client, config
+        from kubernetes import client
+
+        from enforcer.cluster.api_config import configured
 
         self.namespace = namespace
         try:
-            config.load_kube_config(config_file=kubeconfig or None, context=context or None)
-        except Exception as error:  # the package raises many kinds
-            raise HostRefused(f"no cluster to ask: {_in_a_line(error)}") from None
-        self._core = client.CoreV1Api()
+            configuration = configured(kubeconfig, context)
+        except ApiUnconfigured as error:
+            raise HostRefused(f"no cluster to ask: {error}") from None
+        self._core = client.CoreV1Api(client.ApiClient(configuration))
 
     def find(self) -> list[Agent]:
         try:
@@ -72,7 +76,10 @@ class Agents:
                 spoken, agent.pod, self.namespace, command=[*argv], stdout=True, stderr=True, stdin=False, tty=False,
                 _preload_content=False,
             )  # fmt: skip
-            session.run_forever(timeout=_SECONDS)
+            session.run_forever(timeout=_PATIENCE)
+            if session.is_open():
+                session.close()
+                return Answer(agent, error=f"exec: no whole answer within {_PATIENCE:g} s")
             said, complaint, code = session.read_stdout(0), session.read_stderr(0), session.returncode
         except Exception as error:
             return Answer(agent, error=f"exec: {_in_a_line(error)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 import msgspec
 from msgspec.structs import replace
@@ -10,12 +10,14 @@ from msgspec.structs import replace
 from podfence.answers import Answer, EndOut, MissOut, Place, Side
 
 
-def alike(answers: Iterable[Answer]) -> list[Answer]:
+def alike(answers: Iterable[tuple[Hashable, Answer]]) -> list[Answer]:
     """Those that differ in nothing but which pods, nodes and addresses they are about, together: both families of a
-    pod, and replicas, mostly."""
+    pod, and replicas, mostly. What stands before each is the same only where that is known already."""
+    keys: dict[Hashable, bytes] = {}
     groups: dict[bytes, list[Answer]] = {}
-    for one in answers:
-        groups.setdefault(_key(one), []).append(one)
+    for known, one in answers:
+        key = keys.get(known) or keys.setdefault(known, _key(one))
+        groups.setdefault(key, []).append(one)
     return [_together(group) for group in groups.values()]
 
 
@@ -54,7 +56,7 @@ def _together(group: list[Answer]) -> Answer:
 
 def _rules(sides: list[Side]) -> list[Place]:
     found: list[Place] = []
-    for side in sides:
+    for side in {id(side): side for side in sides}.values():
         found += [place for place in side.rules if place not in found]
     return found
 

@@ -3,10 +3,11 @@ put together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from compiler.allowset import PolicyRef
 from compiler.basis import Row, row, rows_of
@@ -16,6 +17,7 @@ from compiler.verdict import End, Flow, Half, NodeEgress
 from podfence.alike import alike
 from podfence.answers import Answer, RestsOn, RowOut, Side, Via, Word
 from podfence.ends import Ends, Named, can_speak, one_pod
+from podfence.likeness import Likeness
 from podfence.notes import modes, notes_on, possible
 from podfence.options import FLOW_PROTOCOLS, protocol_named
 from podfence.shape import end_of, name_of, policy_place, rule_place, side_of
@@ -83,8 +85,18 @@ class Asking(Struct, frozen=True):
         """Alike ones together. UsageError where the two have no address family in common, or the port no meaning."""
         if src.service is not None and not src.ends:
             raise UsageError(f"{src.name} is a Service, which sends nothing: SRC is the pod or workload behind it")
-        pairs = list(self._pairs(src, dst, port))
-        found = [self._answer(pair, src, dst) for pair in pairs]
+        found: list[tuple[Hashable, Answer]] = []
+        known: dict[Hashable, Answer] = {}
+        likeness = Likeness(self.compiled)
+        for pair in self._pairs(src, dst, port):
+            like = (likeness.of(pair.src, pair.dst), pair.protocol, pair.port, id(pair.way), pair.notes)
+            first = known.get(like)
+            if first is None:
+                answer = known[like] = self._answer(pair, src, dst)
+            else:
+                ends = (end_of(pair.src, pair.src_name, src.sort), end_of(pair.dst, pair.dst_name, dst.sort))
+                answer = replace(first, src=ends[0], dst=ends[1])
+            found.append((like, answer))
         if not found:
             raise UsageError(f"{src.name} and {dst.name} have no address family in common")
         return alike(found)

@@ -6,11 +6,15 @@ Lists come as bytes, in pages, through the connection that the agent has (`enfor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from threading import Thread
+from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from podfence.scope import EVERYTHING, Scope, scope_of
 from policy.cidr import Address, parse_address
@@ -23,15 +27,45 @@ from policy.model import Cluster, Pod, Service
 
 # The body of an answer: to what it is called, at a path with a query. ApiError where there is none.
 Fetch = Callable[[str, str, list[tuple[str, str]]], bytes]
+T = TypeVar("T")
 PAGE = 500
 _EXPIRED = 410
-# By kind: the version, and where the list of a namespace is; that of all is there without the namespace.
-_NAMESPACED = {
-    "Pod": ("v1", "/api/v1/namespaces/{}/pods"),
-    "NetworkPolicy": ("networking.k8s.io/v1", "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies"),
-    "Service": ("v1", "/api/v1/namespaces/{}/services"),
-    "EndpointSlice": ("discovery.k8s.io/v1", "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices"),
+# By kind: the version, and where its list is; of a namespace with `namespaces/NAME/` in the gap.
+_LISTS = {
+    "Namespace": ("v1", "/api/v1/namespaces"),
+    "Node": ("v1", "/api/v1/nodes"),
+    "Pod": ("v1", "/api/v1/{}pods"),
+    "NetworkPolicy": ("networking.k8s.io/v1", "/apis/networking.k8s.io/v1/{}networkpolicies"),
+    "Service": ("v1", "/api/v1/{}services"),
+    "EndpointSlice": ("discovery.k8s.io/v1", "/apis/discovery.k8s.io/v1/{}endpointslices"),
 }
+_NAMESPACED = ("Pod", "NetworkPolicy", "Service", "EndpointSlice")
+
+
+class Listed(Struct, frozen=True):
+    """What messages call a list, and where it is."""
+
+    what: str
+    kind: str
+    version: str
+    path: str
+
+
+def listed(kind: str, space: str = "") -> Listed:
+    """All objects of a kind, or those of a namespace."""
+    version, path = _LISTS[kind]
+    path = path.format(f"namespaces/{quote(space, safe='')}/" if space else "")
+    name = path.rpartition("/")[2]
+    return Listed(f"{name} of {space}" if space else name, kind, version, path)
+
+
+class Read(Struct, frozen=True):
+    """What was read. `unseen` is what could not be; `policies` are those of `cluster` as the API server sent them, for
+    who looks for more in them than they mean."""
+
+    cluster: Cluster
+    unseen: tuple[str, ...] = ()
+    policies: tuple[Raw, ...] = ()
 
 
 class _Meta(Struct):
@@ -47,11 +81,9 @@ class _List(Struct):
 _LIST = msgspec.json.Decoder(_List)
 
 
-def read_cluster(
-    context: str | None, kubeconfig: str | None, names: Sequence[str], namespace: str
-) -> tuple[Cluster, tuple[str, ...]]:
-    """The objects that can matter to ends of these names (to all, where there are none), and what could not be read.
-    UnknownVerdict where there is no cluster to ask."""
+def read_cluster(context: str | None, kubeconfig: str | None, names: Sequence[str], namespace: str) -> Read:
+    """The objects that can matter to ends of these names (to all, where there are none). UnknownVerdict where there is
+    no cluster to ask."""
     from enforcer.cluster.api_config import connect
 
     try:
@@ -64,57 +96,56 @@ def read_cluster(
         api.close()
 
 
-def collect(fetch: Fetch, names: Sequence[str], namespace: str) -> tuple[Cluster, tuple[str, ...]]:
+def collect(fetch: Fetch, names: Sequence[str], namespace: str) -> Read:
     scope = scope_of(names, namespace) if names else EVERYTHING
     items: list[Item] = []
     unseen: list[str] = []
+    policies: list[Raw] = []
 
-    def read(what: str, kind: str, version: str, path: str, **query: str) -> list[Item]:
+    def read(where: Listed, **query: str) -> list[Item]:
+        # Others' bytes are let go once they are decoded: all pods are a lot.
+        keeps = where.kind == "NetworkPolicy"
         try:
-            return [_decoded(kind, version, raw) for raw in _pages(fetch, what, path, query)]
+            found = items_of(fetch, where, query, lambda raw: (decoded(where, raw), raw if keeps else None))
         except ApiError as error:
             unseen.append(str(error))
             return []
+        policies.extend(raw for _, raw in found if raw is not None)
+        return [item for item, _ in found]
 
     spaces = dict.fromkeys(scope.namespaces)
-    everyone = "/api/v1/pods"
     if scope.everywhere:
-        items += read("pods", "Pod", "v1", everyone)
+        items += read(listed("Pod"))
     for address in scope.addresses:
         # An address may be a pod's of any namespace; the server looks for it.
-        items += read(
-            f"the pod with the address {address}", "Pod", "v1", everyone, fieldSelector=f"status.podIP={address}"
-        )
+        pod = replace(listed("Pod"), what=f"the pod with the address {address}")
+        items += read(pod, fieldSelector=f"status.podIP={address}")
     if scope.addresses:
         # Or it is a Service's, whose pods are in its namespace.
-        services = read("services", "Service", "v1", "/api/v1/services")
+        services = read(listed("Service"))
         wanted = {parse_address(address) for address in scope.addresses}
         spaces.update((each.namespace, None) for each in _services(services) if wanted & _addresses(each))
         items += services
     spaces.update((item.object.namespace, None) for item in items if isinstance(item.object, Pod))
-    items += read("namespaces", "Namespace", "v1", "/api/v1/namespaces")
-    items += read("nodes", "Node", "v1", "/api/v1/nodes")
+    items += read(listed("Namespace"))
+    items += read(listed("Node"))
     known = {item.name for item in items if item.kind == "Namespace"}
     # A word that is no namespace here is a kind: `deploy/web`.
-    for what, kind, version, path in _lists(scope, [space for space in spaces if not known or space in known]):
-        items += read(what, kind, version, path)
+    for where in _rest(scope, [space for space in spaces if not known or space in known]):
+        items += read(where)
     if not items and unseen:
         raise UnknownVerdict(f"nothing could be read: {unseen[0]}")
-    return gather(_once(items)).cluster, tuple(unseen)
+    return Read(gather(_once(items)).cluster, tuple(unseen), tuple(policies))
 
 
-def _lists(scope: Scope, spaces: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
-    """What is still to be read, each list with its kind, version and path: those of `spaces`, or where any pod may
-    matter one of each kind, since a list a namespace would be hundreds."""
+def _rest(scope: Scope, spaces: Sequence[str]) -> Iterator[Listed]:
+    """What is still to be read: the lists of `spaces`, or where any pod may matter one of each kind, since a list a
+    namespace would be hundreds."""
     for space in [""] if scope.everywhere else spaces:
-        for kind, (version, path) in _NAMESPACED.items():
+        for kind in _NAMESPACED:
             if (kind == "Pod" and scope.everywhere) or (kind == "Service" and scope.addresses):
                 continue
-            name = path.rpartition("/")[2]
-            if space:
-                yield f"{name} of {space}", kind, version, path.format(quote(space, safe=""))
-            else:
-                yield name, kind, version, path.replace("/namespaces/{}", "")
+            yield listed(kind, space)
 
 
 def _services(items: list[Item]) -> list[Service]:
@@ -130,28 +161,48 @@ def _once(items: list[Item]) -> list[Item]:
     return list({(item.kind, item.name): item for item in items}.values())
 
 
-def _decoded(kind: str, version: str, raw: Raw) -> Item:
-    return decode_document(Document(kind, version, raw))
+def decoded(where: Listed, raw: Raw) -> Item:
+    return decode_document(Document(where.kind, where.version, raw))
 
 
-def _pages(fetch: Fetch, what: str, path: str, query: dict[str, str]) -> Iterator[Raw]:
-    """The items of a list. One whose pages expire while they are read is read anew, whole."""
-    found: list[Raw] = []
-    limit, more = {"limit": str(PAGE)}, ""
+def items_of(fetch: Fetch, where: Listed, query: Mapping[str, str], read: Callable[[Raw], T]) -> list[T]:
+    """The items of a list as `read` makes them, which it does while the next page is on its way. A list whose pages
+    expire meanwhile is read anew, whole."""
+
+    def ask(**more: str) -> Future[bytes]:
+        return _begun(lambda: fetch(where.what, where.path, list({**more, **query}.items())))
+
+    found: list[T] = []
+    coming, more = ask(limit=str(PAGE)), ""
     while True:
-        asked = {**limit, **query, **({"continue": more} if more else {})}
         try:
-            body = fetch(what, path, list(asked.items()))
+            body = coming.result()
         except ApiRefused as error:
             if error.status != _EXPIRED or not more:
                 raise
-            found, limit, more = [], {}, ""
+            found, coming, more = [], ask(), ""
             continue
         try:
             page = _LIST.decode(body)
         except msgspec.DecodeError as error:
-            raise ApiUnreachable("list", what, f"not a list: {cut(str(error), 200)}") from None
-        found += page.items
+            raise ApiUnreachable("list", where.what, f"not a list: {cut(str(error), 200)}") from None
         more = page.metadata.more
+        if more:
+            coming = ask(limit=str(PAGE), **{"continue": more})
+        found += map(read, page.items)
         if not more:
-            return iter(found)
+            return found
+
+
+def _begun(ask: Callable[[], T]) -> Future[T]:
+    """`ask`, in a thread that nobody waits for where the process ends before."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(ask())
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future

@@ -13,7 +13,9 @@ from podfence.complete import SHELLS, VARIABLE
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.option("-o", "--output", "form", type=click.Choice(["text", "json", "yaml"]), default="text", show_default=True)
 def command(shell: str, form: Literal["text", "json", "yaml"]) -> int:
-    """Print a script that completes commands, options, files, and the names of pods and policies in the files given.
+    """Print a script that completes commands, options, files, and the names of pods and policies.
+
+    They come from the files given on the line, or without any from the cluster that it means.
 
     \b
     bash: source <(podfence completion bash)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 from msgspec import Struct
 
-from podfence.options import recursive_option
+from podfence.options import api_options, recursive_option
 from podfence.output import line, markdown, show
 from policy.errors import UnknownVerdict, UsageError
 
@@ -80,8 +80,7 @@ class Difference(Struct, frozen=True, omit_defaults=True):
     help="What both sides have: the cluster's pods and namespaces, for sides that hold policies only.",
 )
 @recursive_option
-@click.option("--context", metavar="NAME", help="Of cluster: another context of the kubeconfig than the current one.")
-@click.option("--kubeconfig", metavar="FILE", help="Of cluster: another kubeconfig.")
+@api_options
 @click.option(
     "--prune",
     is_flag=True,
@@ -119,6 +118,7 @@ def command(
       podfence diff HEAD~1:policies policies -f cluster.yaml
       podfence diff cluster: policies
     Beside cluster:, files are what is applied to it: that side is the cluster with them on top.
+    Which cluster that is, --context and --kubeconfig say.
     By workload, in whole port ranges; what is outside the cluster, as blocks of addresses.
     A pod is the same on both sides by its name, else by its workload.
     """

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from podfence import main as entry
 
-# What kubectl (cobra) is to do with the answers: nothing more, or to offer files instead.
-_NO_FILES, _FILES = ":4", ":0"
+# What kubectl (cobra) is to do with the answers: nothing more, nor a blank behind what leads further, or to offer files
+# instead.
+_NO_FILES, _NO_BLANK, _FILES = ":4", ":6", ":0"
 
 
 def main() -> int:
@@ -32,5 +33,6 @@ def complete(arguments: Sequence[str] | None = None) -> int:
     for item in items:
         if item.type == "plain":
             print(f"{item.value}\t{' '.join(item.help.split())}" if item.help else item.value)
-    print(_FILES if files else _NO_FILES)
+    leads = any(item.value.endswith("/") for item in items)
+    print(_FILES if files else _NO_BLANK if leads else _NO_FILES)
     return 0

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 from msgspec import Struct
 
-from podfence.options import files_option, recursive_option
 from podfence.output import line, show
+from podfence.sources import Sources, object_options
 
 if TYPE_CHECKING:
     from compiler.lint import Finding, Severity
@@ -20,7 +20,7 @@ LintForm = Literal["text", "json", "yaml", "sarif", "junit", "github"]
 
 
 class Warned(Struct, frozen=True):
-    """One finding. `page` is where its id is explained."""
+    """One finding. `file` is "" where its policy came from an API server. `page` is where its id is explained."""
 
     id: str
     title: str
@@ -33,15 +33,18 @@ class Warned(Struct, frozen=True):
     fix: str
     page: str
 
+    @property
+    def said(self) -> str:
+        """What is the matter, with which field of which policy."""
+        return f"{self.policy}: {f'{self.field}: ' if self.field else ''}{self.reason}"
+
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}: " if self.file else ""
-        field = f"{self.field}: " if self.field else ""
-        return f"{place}{self.severity} {self.id} {self.policy}: {field}{self.reason}"
+        return f"{place}{self.severity} {self.id} {self.said}"
 
 
 @click.command("lint")
-@files_option
-@recursive_option
+@object_options
 @click.option(
     "--fail-on",
     type=click.Choice(["note", "warning", "error", "never"]),
@@ -58,12 +61,11 @@ class Warned(Struct, frozen=True):
     show_default=True,
     help="How to print the answer; github is for workflow annotations.",
 )
-def command(
-    paths: tuple[str, ...], recursive: bool, fail_on: Literal["note", "warning", "error", "never"], form: LintForm
-) -> int:
+def command(sources: Sources, fail_on: Literal["note", "warning", "error", "never"], form: LintForm) -> int:
     """Find policies that mean something else than was probably meant.
 
     \b
+    Without -f: those of the cluster of the current context.
     Lints that compare policies with pods need pods or workloads among the files.
     A finding is ignored by a comment on its line, or right above it:
       # podfence:ignore PF003
@@ -71,24 +73,24 @@ def command(
       podfence.io/lint-ignore: PF003
     docs/lint.md explains each id.
     """
-    from compiler.compile import compile_cluster
     from compiler.lint import SEVERITIES
     from compiler.lints import lint
-    from podfence.inputs import read_cluster
     from podfence.lint_ignore import Ignores, Place
 
-    loaded = read_cluster(paths, recursive)
-    if not any(pod.selectable for pod in loaded.cluster.pods):
-        click.echo("no pod or workload in the files: policies are not compared with any", err=True)
-    ignores = Ignores(loaded.files)
+    read = sources.everything()
+    cluster = read.compiled.cluster
+    if not any(pod.selectable for pod in cluster.pods):
+        place = "files" if sources.paths else "cluster"
+        click.echo(f"no pod or workload in the {place}: policies are not compared with any", err=True)
+    ignores = Ignores(read.files, read.sent)
     found, ignored = [], 0
-    for each in lint(compile_cluster(loaded.cluster)):
+    for each in lint(read.compiled):
         warned = _warned(each)
         if ignores.has(Place(warned.file, warned.line, warned.policy, warned.id)):
             ignored += 1
         else:
             found.append(warned)
-    _print(found, ignored, len(loaded.cluster.policies), form)
+    _print(found, ignored, len(cluster.policies), form)
     if fail_on == "never":
         return 0
     return 1 if any(SEVERITIES.index(each.severity) >= SEVERITIES.index(fail_on) for each in found) else 0
@@ -137,4 +139,5 @@ def _found(found: Sequence[Warned]) -> Iterator[Found]:
     from podfence.sarif import Found
 
     for each in found:
-        yield Found(each.id, each.severity, each.file, each.line, f"{each.policy}: {each.reason}. Fix: {each.fix}")
+        text = f"{each.said}. Fix: {each.fix}"
+        yield Found(each.id, each.severity, each.policy, each.field, each.file, each.line, text)

@@ -2,6 +2,8 @@
 
 # podfence:ignore PF003            on the line of the finding, or in the comments right above it
 podfence.io/lint-ignore: PF003     in metadata.annotations; several ids are separated by commas or spaces
+
+A policy that comes from an API server has no comments.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -22,7 +25,7 @@ _ID = re.compile(r"PF\d+")
 
 
 class Place(Struct, frozen=True):
-    """A finding: where it is, its policy's namespace/name, and its id."""
+    """A finding: where it is ("" and 0 without a file), its policy's namespace/name, and its id."""
 
     file: str
     line: int
@@ -31,11 +34,13 @@ class Place(Struct, frozen=True):
 
 
 class Ignores:
-    """What the files say; those that can't be read again (stdin) say nothing."""
+    """What files say, and policies as an API server sent them. A file that can't be read again (stdin) says nothing."""
 
-    def __init__(self, files: Iterable[str]) -> None:
+    def __init__(self, files: Iterable[str], sent: Iterable[Raw] = ()) -> None:
         self._lines: dict[str, list[str]] = {}
         self._annotated: dict[tuple[str, str], frozenset[str]] = {}
+        for raw in sent:
+            self._annotated.update(_annotated(msgspec.json.decode(raw), ""))
         for name in files:
             try:
                 data = Path(name).read_bytes()
@@ -76,11 +81,17 @@ def _annotations(data: bytes, name: str) -> dict[tuple[str, str], frozenset[str]
     except UnreadableInput:
         return found
     for document in known:
-        tree = msgspec.json.decode(document.body) if isinstance(document.body, Raw) else document.body
-        metadata = tree.get("metadata")
-        annotations = metadata.get("annotations") if isinstance(metadata, Mapping) else None
-        text = annotations.get(ANNOTATION) if isinstance(annotations, Mapping) else None
-        if isinstance(text, str) and isinstance(metadata, Mapping) and document.kind == "NetworkPolicy":
-            key = f"{metadata.get('namespace') or 'default'}/{metadata.get('name')}"
-            found[name, key] = frozenset(_ID.findall(text))
+        if document.kind == "NetworkPolicy":
+            body = document.body
+            found.update(_annotated(msgspec.json.decode(body) if isinstance(body, Raw) else body, name))
     return found
+
+
+def _annotated(policy: Any, file: str) -> dict[tuple[str, str], frozenset[str]]:
+    metadata = policy.get("metadata") if isinstance(policy, Mapping) else None
+    annotations = metadata.get("annotations") if isinstance(metadata, Mapping) else None
+    text = annotations.get(ANNOTATION) if isinstance(annotations, Mapping) else None
+    if not isinstance(text, str) or not isinstance(metadata, Mapping):
+        return {}
+    key = f"{metadata.get('namespace') or 'default'}/{metadata.get('name')}"
+    return {(file, key): frozenset(_ID.findall(text))}

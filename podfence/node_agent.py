@@ -11,7 +11,7 @@ import click
 from podfence.agent_config import config_option
 from podfence.node_flows import mark_option
 from podfence.node_options import backend_option, is_interface, pod_cidrs_of
-from podfence.options import node_egress_option
+from podfence.options import api_options, node_egress_option, recursive_option
 from policy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,10 +77,7 @@ OPTIONS = (
         show_default=True,
         help="The NFLOG group that is told of denied packets.",
     ),
-    click.option(
-        "--kubeconfig", default="", metavar="FILE", help="Where the API server is; a pod's account says it too."
-    ),
-    click.option("--context", default="", help="Which context of the kubeconfig."),
+    api_options,
     click.option(
         "-f",
         "--filename",
@@ -88,7 +85,7 @@ OPTIONS = (
         metavar="PATH",
         help="Manifests instead of an API server, for nodes outside Kubernetes; read again when they change.",
     ),
-    click.option("-R", "--recursive", is_flag=True, help="Read folders below the given ones too."),
+    recursive_option,
     click.option(
         "--listen",
         default="127.0.0.1:9470",

@@ -10,6 +10,7 @@ import click
 from policy.model import PROTOCOLS, Protocol
 
 Name = TypeVar("Name", bound=str)
+Callback = TypeVar("Callback", bound=Callable[..., Any])
 FLOW_PROTOCOLS = (*PROTOCOLS, "ICMP")
 
 
@@ -56,6 +57,15 @@ node_egress_option = click.option(
     show_default=True,
     help="What a pod may send to its own node: what its egress rules allow, or everything.",
 )
+
+
+def api_options(callback: Callback) -> Callback:
+    """Which cluster: `context` and `kubeconfig`, None where they are not given, for `enforcer.cluster.api_config`."""
+    kubeconfig = click.option(
+        "--kubeconfig", metavar="FILE", help="Instead of $KUBECONFIG, a pod's own account, or ~/.kube/config."
+    )
+    context = click.option("--context", metavar="NAME", help="Another context of the kubeconfig than its current one.")
+    return context(kubeconfig(callback))
 
 
 def agents_options(help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

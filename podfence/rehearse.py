@@ -6,7 +6,7 @@ import click
 from click.core import ParameterSource
 
 from podfence.node_options import NodeOptions, compile_files, node_options, view_of
-from podfence.options import agents_options, files_option, format_option, recursive_option
+from podfence.options import agents_options, api_options, files_option, format_option, recursive_option
 from podfence.output import Form, line, show
 from podfence.rehearsed import Rehearsed, audited_of, lines, rehearsed
 
@@ -16,8 +16,7 @@ from podfence.rehearsed import Rehearsed, audited_of, lines, rehearsed
 @recursive_option
 @node_options
 @agents_options("Of every node, through its agent; -f is then what would be applied to the cluster.")
-@click.option("--context", metavar="NAME", help="With --agents: another context of the kubeconfig.")
-@click.option("--kubeconfig", metavar="FILE", help="With --agents: another kubeconfig.")
+@api_options
 @click.option("--exit-code", is_flag=True, help="End with 1 where a connection would be cut.")
 @format_option
 @click.pass_context
@@ -37,7 +36,7 @@ def command(
 
     \b
     On a node, the files hold what would be applied there: pods, namespaces and the proposed policies.
-    With --agents, from anywhere, they are put on top of what the API server has.
+    With --agents, from anywhere, they are put on top of what the API server has (--context, --kubeconfig).
     Read is the kernel's connection table, so UDP and connections that just closed are in it too.
     Those that podfence has ended already are not told again.
     """

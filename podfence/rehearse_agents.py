@@ -70,10 +70,10 @@ def _compiled(proposal: Proposal) -> Compiled:
     from podfence.inputs import read_cluster as read_files
     from podfence.overlay import overlay
 
-    cluster, unseen = read_cluster(proposal.context, proposal.kubeconfig, (), "default")
-    if unseen:
-        raise UnknownVerdict(f"what would be cut can't be known: {'; '.join(unseen)}")
-    return compile_cluster(overlay(cluster, read_files(proposal.paths, proposal.recursive).cluster))
+    read = read_cluster(proposal.context, proposal.kubeconfig, (), "default")
+    if read.unseen:
+        raise UnknownVerdict(f"what would be cut can't be known: {'; '.join(read.unseen)}")
+    return compile_cluster(overlay(read.cluster, read_files(proposal.paths, proposal.recursive).cluster))
 
 
 def _node_line(compiled: Compiled, answer: Answer, proposal: Proposal) -> NodeLine:

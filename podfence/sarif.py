@@ -23,8 +23,12 @@ class Known(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True):
+    """`object` is `namespace/name`, and `field` of it; `file` is "" where no file holds it."""
+
     id: str
     severity: str
+    object: str
+    field: str
     file: str
     line: int
     text: str
@@ -51,7 +55,7 @@ def sarif(rules: Sequence[Known], findings: Iterable[Found]) -> dict[str, Any]:
             "ruleIndex": numbers[each.id],
             "level": each.severity,
             "message": {"text": printable(each.text)},
-            **({"locations": [_location(each)]} if each.file else {}),
+            "locations": [_location(each)],
         }
         for each in findings
     ]
@@ -59,10 +63,24 @@ def sarif(rules: Sequence[Known], findings: Iterable[Found]) -> dict[str, Any]:
 
 
 def _location(found: Found) -> dict[str, Any]:
-    """A relative file stays so: code hosts resolve it against the checkout."""
-    path = PurePath(found.file)
-    uri = quote(path.as_posix()) if not path.is_absolute() else path.as_uri()
-    return {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": max(found.line, 1)}}}
+    """By object and field, and where a file holds it by line. A relative file stays so: code hosts resolve it against
+    the checkout."""
+    name = printable(found.object)
+    place: dict[str, Any] = {
+        "logicalLocations": [
+            {
+                "name": name,
+                "fullyQualifiedName": printable(f"{found.object} {found.field}".rstrip()),
+                "kind": "resource",
+            }
+        ]
+    }
+    if found.file:
+        path = PurePath(found.file)
+        uri = quote(path.as_posix()) if not path.is_absolute() else path.as_uri()
+        region = {"startLine": max(found.line, 1)}
+        place["physicalLocation"] = {"artifactLocation": {"uri": uri}, "region": region}
+    return place
 
 
 def github_lines(findings: Iterable[Found]) -> Iterator[str]:

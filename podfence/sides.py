@@ -39,9 +39,10 @@ def read_sides(old: str, new: str, common: Common) -> tuple[Cluster, Cluster]:
     from podfence.cluster import read_cluster
     from podfence.overlay import overlay
 
-    cluster, unseen = read_cluster(common.context, common.kubeconfig, (), "default")
-    if unseen:
-        raise UnknownVerdict(f"what differs can't be known: {'; '.join(unseen)}")
+    read = read_cluster(common.context, common.kubeconfig, (), "default")
+    if read.unseen:
+        raise UnknownVerdict(f"what differs can't be known: {'; '.join(read.unseen)}")
+    cluster = read.cluster
     if common.paths:
         from podfence.inputs import read_cluster as read_files
 

@@ -9,19 +9,24 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec import Struct
 
-from podfence.options import namespace_option
+from podfence.options import api_options, namespace_option, recursive_option
 from policy.errors import UnknownVerdict
 
 if TYPE_CHECKING:
+    from msgspec import Raw
+
     from compiler.compile import Compiled
     from policy.model import Cluster
 
 
 class Found(Struct, frozen=True):
-    """`unseen` is what could not be read, so that no verdict can be sure."""
+    """`unseen` is what could not be read, so that no verdict can be sure. `files` are those that were read, `sent` the
+    policies of a cluster as its API server sent them."""
 
     compiled: Compiled
     unseen: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    sent: tuple[Raw, ...] = ()
 
 
 class Sources(Struct, frozen=True):
@@ -50,36 +55,46 @@ class Sources(Struct, frozen=True):
 
     def all(self) -> Compiled:
         """Every object, compiled. UnknownVerdict where one could not be read: it might change any answer."""
+        return self.everything().compiled
+
+    def everything(self) -> Found:
+        """The same, with where it came from."""
         found = self.compiled()
         if found.unseen:
             raise UnknownVerdict(f"can't be known: {'; '.join(found.unseen)}")
-        return found.compiled
+        return found
 
     def compiled(self, names: Sequence[str] = ()) -> Found:
         """The objects, compiled. Where `names` are all that is asked about, namespaces that can't matter to them need
         not be read."""
         from compiler.compile import Compiled
 
-        cluster, unseen = self._read(names)
+        if self.paths:
+            from podfence.inputs import read_cluster
+
+            loaded = read_cluster(self.paths, self.recursive, about=self._about(names))
+            cluster, files = self._changed(loaded.cluster)
+            return Found(Compiled(cluster), files=(*loaded.files, *files))
+        from podfence.cluster import read_cluster as read_api
+
+        read = read_api(self.context, self.kubeconfig, names, self.namespace)
+        cluster, files = self._changed(read.cluster)
+        return Found(Compiled(cluster), read.unseen, files, read.policies)
+
+    def _changed(self, cluster: Cluster) -> tuple[Cluster, tuple[str, ...]]:
+        """With the change on top, and the files that hold it."""
+        files: tuple[str, ...] = ()
         if self.more:
             from podfence.inputs import read_cluster
             from podfence.overlay import overlay
 
-            cluster = overlay(cluster, read_cluster(self.more, recursive=False).cluster)
+            loaded = read_cluster(self.more, recursive=False)
+            cluster, files = overlay(cluster, loaded.cluster), loaded.files
         if self.gone:
             from podfence.overlay import without
 
             cluster = without(cluster, self.gone)
-        return Found(Compiled(cluster), unseen)
-
-    def _read(self, names: Sequence[str]) -> tuple[Cluster, tuple[str, ...]]:
-        if not self.paths:
-            from podfence.cluster import read_cluster as read_api
-
-            return read_api(self.context, self.kubeconfig, names, self.namespace)
-        from podfence.inputs import read_cluster
-
-        return read_cluster(self.paths, self.recursive, about=self._about(names)).cluster, ()
+        return cluster, files
 
     def _about(self, names: Sequence[str]) -> tuple[str, ...]:
         """The namespaces that matter; none where all do."""
@@ -101,9 +116,8 @@ _OPTIONS = (
         multiple=True,
         help="A file or folder of manifests, or - for stdin; may be given again. Without: the cluster.",
     ),
-    click.option("-R", "--recursive", is_flag=True, help="Read folders below the given ones too."),
-    click.option("--context", metavar="NAME", help="Another context of the kubeconfig than the current one."),
-    click.option("--kubeconfig", metavar="FILE", help="Another kubeconfig."),
+    recursive_option,
+    api_options,
     click.option("--with", "more", metavar="FILE", multiple=True, help="As if these objects were there, or were so."),
     click.option(
         "--without", "gone", metavar="NS/KIND/NAME", multiple=True, help="As if it were gone: shop/netpol/deny-all."

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from msgspec import Struct
 
-from podfence.options import format_option
+from podfence.options import api_options, format_option
 from podfence.output import Form, line, show
 
 _ASKED = ("podfence", "node", "status", "-o", "json")
@@ -24,11 +24,10 @@ class NodeLine(Struct, frozen=True):
 
 
 @click.command("status")
-@click.option("--kubeconfig", default="", metavar="FILE", help="Instead of $KUBECONFIG or ~/.kube/config.")
-@click.option("--context", default="", help="Which context of it.")
+@api_options
 @click.option("-n", "--namespace", default="podfence-system", show_default=True, help="Where the agents are.")
 @format_option
-def command(kubeconfig: str, context: str, namespace: str, form: Form) -> int:
+def command(context: str | None, kubeconfig: str | None, namespace: str, form: Form) -> int:
     """Ask every node's agent how it is. Ends with 1 if any is not ready, and 3 if there is none to ask."""
     from podfence.agents import Agents, decoded
 

@@ -128,6 +128,7 @@ def decode_objects(
 def decode_document(document: Document) -> Item:
     """One object by itself; an item without an object for kinds and groups that mean nothing here."""
     if document.kind == "Pod" and document.api_version == "v1" and not document.source:
+        # As the API server sends it.
         pod = plain_pod(document.body) if isinstance(document.body, Raw) else None
         if pod:
             # Its name is what messages would call it, of which there are none.
@@ -139,11 +140,6 @@ def decode_document(document: Document) -> Item:
         return Item()
     if kind is None:
         return _decode_policy(document, Report(document.kind, document.source))
-    if kind.build is pod_model and not document.source and isinstance(document.body, Raw):
-        # As the API server sends it. A pod is its name in messages, of which there are none.
-        pod = plain_pod(document.body) if document.api_version == kind.version else None
-        if pod:
-            return Item(document.kind, pod.key, pod)
     return _decode_wire(document, kind)
 
 

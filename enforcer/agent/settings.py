@@ -32,8 +32,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     host_interfaces: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     recursive: bool = False
-    kubeconfig: str = ""
-    context: str = ""
+    kubeconfig: str | None = None
+    context: str | None = None
     listen: str = "127.0.0.1:9470"
     state_dir: str = "/run/podfence"
     cni_results: str = "/var/lib/cni/results"

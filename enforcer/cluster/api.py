@@ -61,9 +61,11 @@ class Api:
     def server(self) -> str:
         return str(self._configuration.host)
 
-    def get(self, what: str, path: str, query: Query = (), verb: str = "get") -> bytes:
-        """The body of an answer; ApiError where there is none."""
-        headers = {"accept-encoding": "gzip"} if self._compress else {}
+    def get(
+        self, what: str, path: str, query: Query = (), verb: str = "get", accept: str = "application/json"
+    ) -> bytes:
+        """The body of an answer, in the form that `accept` asks for; ApiError where there is none."""
+        headers = {"accept": accept, **({"accept-encoding": "gzip"} if self._compress else {})}
         return self._whole(verb, what, "GET", path, query, headers, None)
 
     def send(

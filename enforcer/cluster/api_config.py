@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,26 @@ def connect(
 ) -> Api:
     """A connection as `kubeconfig` says; without one as a pod's service account does, or else the default kubeconfig.
     `options` are those of `Api`. ApiUnconfigured where nothing says it; nothing is sent yet."""
+    return Api(lambda: configured(kubeconfig, context, service_account, environment), _pool, **options)
+
+
+def configured(
+    kubeconfig: str | None = None,
+    context: str | None = None,
+    service_account: Path = SERVICE_ACCOUNT,
+    environment: Mapping[str, str] = os.environ,
+) -> Any:
+    """A configuration of the `kubernetes` package, all of it read as it is now. ApiUnconfigured as for `connect`."""
     told = kubeconfig or context or environment.get("KUBECONFIG")
     if not told and "KUBERNETES_SERVICE_HOST" in environment:
-        return Api(lambda: _loaded(_from_pod(service_account, environment)), _pool, **options)
-    return Api(lambda: _loaded(_from_file(kubeconfig, context)), _pool, **options)
+        return _loaded(_from_pod(service_account, environment))
+    return _loaded(_from_file(kubeconfig, context))
+
+
+def prepare() -> None:
+    """Imports what `connect` imports, which takes more time than all else that it does."""
+    import_module("kubernetes.config.kube_config")
+    import_module("kubernetes.client.rest")
 
 
 def _loaded(fill: Callable[[Any], None]) -> Any:

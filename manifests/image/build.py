@@ -35,7 +35,7 @@ _SPARED = (
 _COMMAND = """\
 #!/usr/bin/python3
 from podfence.main import main
-main()
+raise SystemExit(main())
 """
 
 

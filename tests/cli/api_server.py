@@ -1,5 +1,5 @@
 """An API server in few lines, on loopback: it serves lists in pages, refuses what it is told to, and remembers what it
-was asked for."""
+was asked for, and in which forms."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Server:
         self.refuse = refuse
         self.agents = agents or {}
         self.asked: list[str] = []
+        self.forms: set[str] = set()
         self.url = ""
 
     def answer(self, target: str, authorization: str) -> tuple[int, dict[str, Any]]:
@@ -76,6 +77,7 @@ def serving(server: Server) -> Iterator[Server]:
                 server.asked.append(self.path)
                 serve_exec(self, run)
                 return
+            server.forms.add(self.headers.get("Accept", ""))
             status, body = server.answer(self.path, self.headers.get("Authorization", ""))
             data = json.dumps(body).encode()
             self.send_response(status)

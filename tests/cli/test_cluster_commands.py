@@ -62,3 +62,12 @@ def test_nothing_is_said_where_a_list_cannot_be_read(podfence, commands, tmp_pat
             ran = podfence(*command, "--kubeconfig", config)
             assert (ran.returncode, ran.stdout) == (3, "")
             assert "list networkpolicies: 403 Forbidden" in ran.stderr
+
+
+def test_in_a_pod_its_service_account_is_asked_for(podfence) -> None:
+    """By all commands, those that ask agents too; here the account has no token."""
+    pod = {"KUBECONFIG": "", "KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "1"}
+    for command, code in ((["status"], 5), (["matrix"], 3)):
+        ran = podfence(*command, **pod)
+        assert (ran.returncode, ran.stdout) == (code, "")
+        assert "the API server can't be found: Service token file does not exist" in ran.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -60,16 +61,24 @@ def test_choices_options_and_files() -> None:
     assert completions("lint", "-f", "") == [":0"]
 
 
-@pytest.mark.parametrize("words", [("explain", "-f", "nowhere", ""), ("explain", "")])
+def test_names_of_the_lines_namespace_need_none() -> None:
+    assert completions("explain", "-f", EXAMPLE, "-n", "shop", "wo") == ["worker-0", ":4"]
+
+
+@pytest.mark.parametrize("words", [("explain", "-f", "nowhere", ""), ("validate", ""), ("node", "plan", "--node", "")])
 def test_nothing_is_offered_where_nothing_is_known(words) -> None:
     assert completions(*words) == [":4"]
 
 
+HOSTILE = ["$(touch x)", "a;b", "a b", "a:b", "-rf", "a\n:0", "\x1b[1m", "é", "`x`", "a" * 500]
+
+
 def test_a_name_that_a_shell_could_run_is_not_offered(tmp_path) -> None:
-    names = ["web", "$(touch x)", "a;b", "a b"]
-    pods = "---\n".join(f"apiVersion: v1\nkind: Pod\nmetadata: {{name: '{name}'}}\n" for name in names)
+    pods = "---\n".join(
+        f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {json.dumps(name)}}}\n" for name in ["web", *HOSTILE]
+    )
     (tmp_path / "pods.yaml").write_text(pods)
-    assert completions("explain", "-f", tmp_path, "") == ["default/web", "internet", ":4"]
+    assert completions("explain", "-f", tmp_path, "") == ["default/web", "internet", "web", ":4"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 import yaml
+from msgspec import Raw
 
-from podfence.cluster import collect
+from podfence.cluster import collect, items_of, listed
 from policy.errors import ApiRefused
 from tests.cli.api_server import Server, serving
 from tests.semantics.world import pod, policy, space, standing
@@ -136,8 +138,8 @@ def test_a_list_whose_pages_expire_is_read_whole() -> None:
             return json.dumps({"metadata": {"continue": "x"}, "items": items[:1]}).encode()
         return json.dumps({"items": items}).encode()
 
-    cluster, unseen = collect(fetch, ("shop/a", "shop/b"), "default")
-    assert ([each.name for each in cluster.pods], unseen) == (["a", "b"], ())
+    found = collect(fetch, ("shop/a", "shop/b"), "default")
+    assert ([each.name for each in found.cluster.pods], found.unseen) == (["a", "b"], ())
     assert len([each for each in asked if "/pods" in each]) == 3
 
 
@@ -188,3 +190,18 @@ def test_slices_that_lead_nowhere_are_an_answer_of_their_own(asked) -> None:
     with serving(Server([*standing(), SERVICE])) as server:
         ran = asked(server, "bank/web", "shop/svc/db", "--port", "80")
     assert ran.returncode == 3 and "no EndpointSlice of it was read" in ran.stdout
+
+
+def test_a_page_is_read_while_the_next_one_is_on_its_way() -> None:
+    asked = Event()
+
+    def fetch(what: str, path: str, query: list[tuple[str, str]]) -> bytes:
+        if "continue" not in dict(query):
+            return b'{"metadata": {"continue": "x"}, "items": [1]}'
+        asked.set()
+        return b'{"items": [2]}'
+
+    def read(raw: Raw) -> tuple[bytes, bool]:
+        return bytes(raw), asked.wait(10)
+
+    assert items_of(fetch, listed("Pod"), {}, read) == [(b"1", True), (b"2", True)]

@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from podfence.sarif import Found, Known, sarif
+from tests.cli.api_server import Server, serving
+from tests.semantics.world import standing
 
 POLICY = """\
 apiVersion: networking.k8s.io/v1
@@ -126,7 +128,12 @@ def test_sarif_is_of_the_official_schema(run, official, text) -> None:
 def test_whatever_is_found_is_of_the_official_schema(official) -> None:
     rules = [Known("PF001", "title", "warning", "fix"), Known("PF002", "title", "note", "fix")]
     names = ("a b%/ü\x1b[1m.yaml", "/tmp/p.yaml", "", "<stdin>", "HEAD:p.yaml")
-    found = [Found(rule.id, "note", name, line, "x\n\x1b[1m") for rule in rules for name in names for line in (0, 7)]
+    found = [
+        Found(rule.id, "note", "a/\x1b", "", name, line, "x\n\x1b[1m")
+        for rule in rules
+        for name in names
+        for line in (0, 7)
+    ]
     document = sarif(rules, found)
     official.validate(document)
     assert len(document["runs"][0]["results"]) == len(found)
@@ -152,7 +159,8 @@ def test_github(run) -> None:
 def test_github_commands_cannot_be_smuggled_in() -> None:
     from podfence.sarif import Found, github_lines
 
-    (text,) = github_lines([Found("PF001", "error", "a,line=1::b\n.yaml", 1, "x\n::set-output name=a::b%0A\x1b[1m")])
+    said = "x\n::set-output name=a::b%0A\x1b[1m"
+    (text,) = github_lines([Found("PF001", "error", "a/b", "spec", "a,line=1::b\n.yaml", 1, said)])
     assert "\n" not in text and "\x1b" not in text
     assert text.startswith("::error file=a%2Cline=1%3A%3Ab\\n.yaml,line=1,")
     assert text.endswith("::x\\n::set-output name=a::b%250A\\x1b[1m")
@@ -162,3 +170,61 @@ def test_without_pods_it_is_said(run) -> None:
     ran = run(POLICY.replace("podSelector: {}", "podSelector: {matchLabels: {a: b}}"))
     assert "no pod or workload" in ran.stderr
     assert "PF001" not in ran.stdout
+
+
+class Cluster:
+    """`podfence lint` of what an API server has."""
+
+    def __init__(self, podfence, folder: Path) -> None:
+        self._podfence = podfence
+        self._folder = folder
+
+    def lint(self, *arguments: object, refuse: tuple[str, ...] = (), annotations: str = "", name: str = "p"):
+        text = POLICY.replace(
+            "  name: p", f"  name: {name}\n  annotations: {{podfence.io/lint-ignore: '{annotations}'}}"
+        )
+        objects = [*standing(), *(each | {"kind": "NetworkPolicy"} for each in yaml.safe_load_all(text))]
+        objects[-1]["metadata"]["namespace"] = "shop"
+        with serving(Server(objects, refuse)) as server:
+            return self._podfence("lint", *arguments, "--kubeconfig", server.kubeconfig(self._folder))
+
+
+@pytest.fixture
+def cluster(podfence, tmp_path: Path) -> Cluster:
+    return Cluster(podfence, tmp_path)
+
+
+def test_a_cluster_has_objects_and_fields_for_places(cluster, official) -> None:
+    ran = cluster.lint()
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert ran.stdout.startswith("error PF005 shop/p: spec.egress: policyTypes does not have Egress")
+    (only,) = json.loads(cluster.lint("-o", "json").stdout)
+    assert (only["policy"], only["field"], only["file"], only["line"]) == ("shop/p", "spec.egress", "", 0)
+    document = json.loads(cluster.lint("-o", "sarif").stdout)
+    official.validate(document)
+    (place,) = document["runs"][0]["results"][0]["locations"]
+    assert place == {
+        "logicalLocations": [{"name": "shop/p", "fullyQualifiedName": "shop/p spec.egress", "kind": "resource"}]
+    }
+    assert cluster.lint("-o", "github").stdout.startswith("::error title=PF005::shop/p: spec.egress: ")
+    (suite,) = ElementTree.fromstring(cluster.lint("-o", "junit").stdout)
+    assert (suite[0].get("name"), suite[0].get("classname")) == ("PF005 shop/p", "shop/p")
+
+
+def test_an_annotation_is_heard_in_a_cluster_too(cluster) -> None:
+    assert cluster.lint(annotations="PF005").stdout == "1 policies, 0 findings, 1 ignored\n"
+    assert cluster.lint(annotations="PF006").returncode == 1
+
+
+def test_a_change_on_top_of_a_cluster(cluster, tmp_path) -> None:
+    """A policy that is as a file has it is looked for there, and what the cluster says of it is no longer heard."""
+    change = tmp_path / "change.yaml"
+    change.write_text(POLICY.replace("  name: p", "  name: p\n  namespace: shop"))
+    assert f"{change}:9: error PF005 shop/p" in cluster.lint("--with", change, annotations="PF005").stdout
+    assert cluster.lint("--without", "shop/netpol/p").stdout == "0 policies, 0 findings\n"
+
+
+def test_a_list_that_cannot_be_read_leaves_a_cluster_unknown(cluster) -> None:
+    ran = cluster.lint(refuse=("/pods",))
+    assert (ran.returncode, ran.stdout) == (3, "")
+    assert "list pods: 403 Forbidden" in ran.stderr

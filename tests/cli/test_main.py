@@ -74,6 +74,17 @@ def test_every_command_prints_json_and_yaml(name: str) -> None:
         assert {"json", "yaml"} <= set(form.type.choices), leaf.name
 
 
+def test_options_of_one_name_are_explained_alike() -> None:
+    """Which cluster, which change on top, which folders: what one command calls it, all do."""
+    told: dict[str, set[tuple[str, str | None, object]]] = {}
+    for leaf in [leaf for name in COMMANDS for leaf in leaves(importlib.import_module(f"podfence.{name}").command)]:
+        for option in leaf.params:
+            if isinstance(option, click.Option):
+                told.setdefault(max(option.opts, key=len), set()).add((option.name, option.help, option.metavar))
+    for name in ("--context", "--kubeconfig", "--with", "--without", "--recursive"):
+        assert len(told[name]) == 1, told[name]
+
+
 def test_help_documents_every_exit_code_of_the_error_tree(podfence) -> None:
     epilog = podfence("--help").stdout.partition("Exit codes:")[2]
     for error in (UsageError, UnknownVerdict, UnreadableInput, HostRefused):

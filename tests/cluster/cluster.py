@@ -30,7 +30,8 @@ from tests.cluster.node import Node
 
 
 class Cluster:
-    """Nodes `node-1`, `node-2`, …, Ready inside a `with` block, with pods' addresses of both families."""
+    """Nodes `node-1`, `node-2`, …, Ready inside a `with` block, with pods' addresses of both families; or with none a
+    control plane alone."""
 
     def __init__(
         self,
@@ -216,7 +217,8 @@ class Cluster:
         for node in self.nodes.values():
             self._route(node)
             node.start_kubernetes(self._kube, control.authority, self.name, self._proxy_mode)
-        self.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=60s", timeout=70)
+        if self.nodes:
+            self.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=60s", timeout=70)
         self.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=30s")
         self._write_commands()
 

@@ -13,6 +13,7 @@ from tests.cluster.errors import ClusterFailed
 from tests.cluster.namespaces import Place, finish
 
 _BRIDGE = "nodes"
+_CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
 
 
 class Control:
@@ -135,6 +136,14 @@ class Control:
         self._start("kube-controller-manager", controllers)
         scheduler = [self._kube, "kube-scheduler", f"--kubeconfig={authority.kubeconfig('scheduler')}"]
         self._start("kube-scheduler", [*scheduler, "--bind-address=127.0.0.1", "--leader-elect=false"])
+
+    def stop_controllers(self) -> None:
+        """Controllers and scheduler: what is there stays as it is, whatever is amiss with it."""
+        stopped = [process for name, process in self.processes if name in _CONTROLLERS]
+        for process in stopped:
+            process.kill()
+            process.wait()
+        self.processes = [each for each in self.processes if each[1] not in stopped]
 
     def etcdctl(self, *argv: str) -> str:
         """Its output, as JSON where the command has such."""

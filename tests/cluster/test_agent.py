@@ -4,54 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.cluster import pods
 from tests.cluster.cluster import Cluster
 from tests.cluster.control import until
-from tests.cluster.errors import ClusterFailed
-from tests.cluster.installed import TAINT, Installed
-from tests.cluster.packets import Outcome, Receiver, all_outcomes, family_of, outcome
+from tests.cluster.enforced import PORT, SERVERS, World
+from tests.cluster.installed import TAINT
+from tests.cluster.packets import Outcome, Receiver, all_outcomes, family_of, outcome, within
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
-PORT = 8080
 Sizes = dict[str, list[tuple[int, ...]]]
-SERVERS = {"web-1": "node-1", "web-2": "node-2", "other-1": "node-1", "other-2": "node-2"}
-
-
-class World:
-    """Two nodes that enforce, and on each a server `web` and a server `other`."""
-
-    def __init__(self, cluster: Cluster, bridged: bool, iptables: str) -> None:
-        self.cluster = cluster
-        self.bridged = bridged
-        cluster.apply(pods.sleeper("early"))
-        self.early = cluster.kubectl("get", "pod", "early", "-o", "jsonpath={.spec.nodeName}")
-        self.podfence = Installed(cluster, f"overlays/iptables-{iptables}")
-        cluster.apply(*(pods.server(name, node, app=name.split("-")[0]) for name, node in SERVERS.items()))
-        cluster.kubectl("wait", "--for=condition=Ready", "pod", *SERVERS, "--timeout=60s", timeout=70)
-        self.netns = {name: cluster.pod_netns(name) for name in SERVERS}
-        self.addresses = {name: pods.addresses(cluster, name) for name in SERVERS}
-
-    def outcomes(self, *flows: tuple[str, str], port: int = PORT) -> set[Outcome]:
-        """What becomes of flows from pod to pod, in both families."""
-        asked = [(self.netns[src], address, port) for src, dst in flows for address in self.addresses[dst]]
-        return set(all_outcomes(asked))
-
-    def becomes(self, wanted: Outcome, *flows: tuple[str, str]) -> None:
-        try:
-            until(f"{flows} {wanted}", lambda: self.outcomes(*flows) == {wanted}, 15)
-        except ClusterFailed as error:
-            raise ClusterFailed(f"{error}{self.log()}") from None
-
-    def log(self) -> list[object]:
-        return [self.podfence.log(node)[-5:] for node in self.cluster.nodes]
 
 
 @pytest.fixture(scope="module", params=[("ptp", "nft"), ("bridge", "legacy")], ids=["ptp-nft", "bridge-legacy"])
@@ -153,13 +122,52 @@ def test_pods_can_wait_for_their_policies_and_probes_pass_where_all_is_denied(wo
 
 def test_a_status_a_node_from_a_laptop(world: World) -> None:
     """By kubeconfig, through the API server and kubelet, as whoever may exec into the agents' pods."""
-    argv = [sys.executable, "-m", "podfence", "status", "--kubeconfig", str(world.cluster.kubeconfig)]
-    place = ["nsenter", f"--net={world.cluster.control.place.netns}", "--"]
-    done = subprocess.run([*place, *argv], capture_output=True, text=True, check=False)
-    lines = done.stdout.splitlines()
-    assert done.returncode == 0 and len(lines) == 2, done.stdout + done.stderr
+    lines = world.laptop("status").splitlines()
+    assert len(lines) == 2, lines
     for node, line in zip(world.cluster.nodes, lines, strict=True):
         assert line.split()[:3] == [node, "ready", "enforce,"]
+
+
+def test_an_explanation_from_a_laptop_with_the_kernels_of_both_ends(world: World) -> None:
+    """Verdict, and each node's way of the packet with what its rules have counted: one flow that passes, one that does
+    not, right after their packets."""
+    world.cluster.apply(pods.policy("web", {"app": "web"}, ingress=[pods.from_app("other")]))
+    world.becomes("denied", ("web-1", "web-2"))
+    assert world.outcomes(("other-1", "web-2")) == {"open"}
+    for src, verdict, end in (("other-1", "allowed", "accept"), ("web-1", "denied", "reject")):
+        flow = (f"default/{src}", "default/web-2", "--port", str(PORT))
+        found = json.loads(world.laptop("explain", *flow, "--live", "-o", "json"))
+        assert found["verdict"] == verdict
+        assert "unseen" not in found["live"]
+        walks = {(walk["node"], walk["family"]): walk for walk in found["live"]["walks"]}
+        assert {ends: walk["outcome"] for ends, walk in walks.items()} == {
+            (node, family): end if node == "node-2" else "accept" for node in ("node-1", "node-2") for family in (4, 6)
+        }
+        for (node, _), walk in walks.items():
+            assert "drift" not in walk
+            assert walk["steps"][0]["chain"] == "PODFENCE-FORWARD"
+            assert node == "node-1" or walk["steps"][-1]["packets"] > 0, walk["steps"]
+
+
+def test_a_rehearsal_from_a_laptop_names_the_connection_that_would_be_cut(world: World, tmp_path: Path) -> None:
+    world.cluster.apply(pods.policy("web", {"app": "web"}, ingress=[pods.from_app("other")]))
+    world.becomes("denied", ("web-1", "web-2"))
+    proposed = tmp_path / "proposed.json"
+    proposed.write_text(json.dumps(pods.policy("web", {"app": "web"}, ingress=[pods.from_app("friend")])))
+    # A port of its own: of connections that tests before this one closed, the kernel still has some in its table.
+    address = (world.addresses["web-2"][0], 9100)
+    with (
+        within(world.netns["web-2"], lambda: socket.create_server(address)),
+        within(world.netns["other-1"], lambda: socket.create_connection(address, timeout=5)),
+    ):
+        said = world.laptop("rehearse", "--agents", "-f", str(proposed), "--exit-code", "-o", "json", code=1)
+    nodes = {each["node"]: each["rehearsed"]["connections"] for each in json.loads(said)}
+    (cut,) = (each for each in nodes["node-2"] if each["port"] == address[1])
+    assert (cut["src"], cut["dst"], cut["count"]) == ("default/other-1", "default/web-2", 1)
+    assert [(by["direction"], by["policy"], by["file"]) for by in cut["by"]] == [
+        ("ingress", "default/web", str(proposed))
+    ]
+    assert not [each for each in nodes["node-1"] if each["port"] == address[1]]
 
 
 def test_a_bridge_that_iptables_does_not_see_is_told_and_a_routed_node_needs_no_such_setting(world: World) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from enforcer.agent.board import AgentStatus
 from enforcer.agent.metrics import Metrics
 from enforcer.keeping.family import FamilyCounts
 from enforcer.readback.status import Denied
+from manifests.image import build
 from podfence.agent_config import defaults
 from podfence.node_agent import PREFIX, agent
 
@@ -87,3 +90,10 @@ def test_every_alert_says_what_to_do() -> None:
 def test_the_file_of_the_systemd_unit_is_one_that_the_agent_takes() -> None:
     found = defaults(MANIFESTS / "systemd" / "agent.yaml", agent)
     assert found == {"filename": ("/etc/podfence/manifests",), "mode": "enforce", "log_format": "text"}
+
+
+def test_the_images_command_ends_as_podfence_does() -> None:
+    """An init container that waits for policies must not end well where they never came."""
+    ran = subprocess.run([sys.executable, "-c", build._COMMAND, "no-such-command"], capture_output=True, check=False)
+    assert ran.returncode == 2, ran.stderr
+    assert build._COMMAND.replace("\n", "\\n") in (MANIFESTS / "image/Dockerfile").read_text()
