@@ -48,6 +48,7 @@ class Report(Struct):
     overdue: list[str]
     grown: list[str]
     failures: list[str]
+    gaps: list[float] = []  # seconds that an address which was handed over had no link, sorted
 
     @property
     def good(self) -> bool:
@@ -161,6 +162,7 @@ class Soak:
                 for each in grown(before[node], after[node], node == SPARED)
             ],
             failures,
+            sorted(round(seconds, 4) for seconds in self.churn.pods.gaps),
         )
 
     def _end_agents(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -49,6 +50,7 @@ class Timeline:
     objects: dict[tuple[str, int], list[Object]]  # (kind, version)
     changes: deque[Change] = field(default_factory=deque)
     damages: deque[Damage] = field(default_factory=deque)
+    absences: deque[Damage] = field(default_factory=deque)  # of agents, which end no flows meanwhile
     widths: list[float] = field(default_factory=list)
     widths_beside_faults: list[float] = field(default_factory=list)
     repairs: list[tuple[str, float]] = field(default_factory=list)
@@ -103,6 +105,19 @@ class Timeline:
             while self.damages and self.damages[0].done and self.damages[0].done < now - _KEPT:
                 self.damages.popleft()
 
+    def leaves(self, node: str, now: float) -> Damage:
+        """The node's agent is about to go."""
+        with self.lock:
+            found = Damage(node, "no agent", now, 0)
+            self.absences.append(found)
+            return found
+
+    def returned(self, absence: Damage, now: float) -> None:
+        with self.lock:
+            absence.done = now
+            while self.absences and self.absences[0].done and self.absences[0].done < now - _KEPT:
+                self.absences.popleft()
+
     def unmet(self, damage: Damage, now: float) -> None:
         """It was none: from now on it excuses nothing."""
         with self.lock:
@@ -126,12 +141,21 @@ class Timeline:
                     versions.append(each.versions[at])
         return list(product(*steps))
 
+    def in_force(self, began: float, ended: float) -> list[Versions]:
+        """The states that could be in force at any moment between: fewer than `admissible` gives for all that time, in
+        which it mixes what was never in transition together."""
+        with self.lock:
+            edges = {edge for each in self.changes for edge in (each.sent, each.done or ended) if began < edge < ended}
+        moments = sorted({began, ended, *edges})
+        return list(dict.fromkeys(state for moment in moments for state in self.admissible(moment, moment)))
+
     def damaged(self, node: str, began: float, ended: float) -> bool:
         with self.lock:
-            return any(
-                each.node == node and each.began <= ended and (each.done is None or each.done >= began)
-                for each in self.damages
-            )
+            return _among(self.damages, node, began, ended)
+
+    def absent(self, node: str, began: float, ended: float) -> bool:
+        with self.lock:
+            return _among(self.absences, node, began, ended)
 
     def recent(self, moment: float) -> list[str]:
         """For a report: what was going on about `moment`."""
@@ -148,6 +172,12 @@ class Timeline:
                 for each in self.damages
             ]
         return [text for _, text in sorted(told)]
+
+
+def _among(spans: Iterable[Damage], node: str, began: float, ended: float) -> bool:
+    return any(
+        each.node == node and each.began <= ended and (each.done is None or each.done >= began) for each in spans
+    )
 
 
 def _after(done: float | None, moment: float) -> str:
