@@ -185,9 +185,16 @@ def _host(
     bridge: str = "",
     neighbours: tuple[Prefix, ...] = (),
 ) -> Host:
-    digest = hashlib.sha256(place.encode()).hexdigest()
+    """On a bridge who has a pod's addresses next has its MAC address too, so that others need not find it anew: as with
+    plugins that make one of the other."""
+    link = f"veth{_digest(place)[:8]}"
+    digest = _digest(" ".join(map(str, addresses)) if neighbours else place)
     mac = "02:" + ":".join(digest[i : i + 2] for i in range(0, 10, 2))
-    return Host(place, netns, addresses, listens, router, f"veth{digest[:8]}", mac, bridge, neighbours)
+    return Host(place, netns, addresses, listens, router, link, mac, bridge, neighbours)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _refuse_clashes(found: dict[str, Host]) -> None:
