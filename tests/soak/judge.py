@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -50,16 +51,17 @@ class Wrong:
 
 
 class State:
-    """One state of the cluster as the oracle sees it."""
+    """One state of the cluster as the oracle sees it. `nodes` says where pods are that nobody has heard of yet."""
 
-    def __init__(self, objects: list[dict[str, object]]) -> None:
+    def __init__(self, objects: list[dict[str, object]], nodes: Mapping[str, str]) -> None:
+        self._nodes = nodes
         self._oracle = Oracle(objects)
         self._known = {f"{pod['metadata'].get('namespace')}/{pod['metadata']['name']}" for pod in self._oracle.pods}
         self._asked: dict[Asked, Halves] = {}
 
     def halves(self, asked: Asked) -> Halves:
-        """(egress, ingress). Whoever is not known yet is closed on the node that it is on; on another one it is whoever
-        has its address, if anybody has."""
+        """(egress, ingress). Whoever is not known yet is closed on the node that it is on, but not to the node itself; on
+        another one it is whoever has its address, if anybody has."""
         found = self._asked.get(asked)
         if found is None:
             found = self._asked[asked] = self._judge(asked)
@@ -73,6 +75,8 @@ class State:
         )
         ingress, egress = self._oracle.verdict(Flow(src, dst, asked.protocol, asked.port))
         closed = {place for place in (asked.src, asked.dst) if "/" in place} - known
+        if self._nodes.get(asked.dst) == asked.src:
+            closed.discard(asked.dst)
         return egress and asked.src not in closed, ingress and asked.dst not in closed
 
 
@@ -137,7 +141,7 @@ class Judge:
             objects = list(self.fixed)
             for kind, version in zip(KINDS, versions, strict=True):
                 objects += self.timeline.objects[kind, version]
-            found = self._states[versions] = State(objects)
+            found = self._states[versions] = State(objects, self.nodes)
             while len(self._states) > _STATES:
                 self._states.popitem(last=False)
         else:

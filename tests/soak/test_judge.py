@@ -80,6 +80,14 @@ def test_whoever_is_not_known_is_closed() -> None:
     assert not wrong(judge, 3.0, passed=True)
 
 
+def test_its_own_node_reaches_whoever_is_not_known_and_is_not_reached() -> None:
+    judge = judge_of(SRC)
+    way = Asked("n1", "a/dst", "172.18.0.2", "10.0.0.2", "UDP", 80)
+    for asked, passes in ((way, True), (way._replace(src="n2"), False), (way._replace(src="a/dst", dst="n1"), False)):
+        judge.judge(Sent(1, asked, 1.0, 1.01, 1000), passes)
+        assert not judge.wrong, asked
+
+
 def test_on_another_node_whoever_is_not_known_is_the_one_who_had_the_address() -> None:
     """Its own node has heard of it, and the other one, which lets in the former one only, has not yet."""
     former, latter = (
