@@ -60,8 +60,8 @@ class State:
         self._asked: dict[Asked, Halves] = {}
 
     def halves(self, asked: Asked) -> Halves:
-        """(egress, ingress). Whoever is not known yet is closed on the node that it is on, but not to the node itself; on
-        another one it is whoever has its address, if anybody has."""
+        """(egress, ingress). Whoever is not known yet is closed on the node that it is on, though not to the node; on
+        another node it is whoever has its address, if anybody has."""
         found = self._asked.get(asked)
         if found is None:
             found = self._asked[asked] = self._judge(asked)
