@@ -65,6 +65,7 @@ class Soak:
         self.churn = Churn(self.cluster, self.probes, self.rng)
         self.faults = Faults(self.cluster, self.churn, self.rng)
         self.failures: list[str] = []
+        self._told = 0  # wrong verdicts
         os.environ["PODFENCE_DEBUG"] = "1"  # an agent that ends by itself shows where
         stack.callback(self._end_agents)
 
@@ -99,7 +100,7 @@ class Soak:
         return self._report(time.monotonic() - began, before, after)
 
     def _happen(self, until: float, turns: int | None = None) -> None:
-        told = time.monotonic()
+        told, wrong = time.monotonic(), self.cluster.judge.wrong
         for turn in itertools.count():
             if turn == turns or time.monotonic() >= until or self.probes.failures:
                 return
@@ -108,7 +109,10 @@ class Soak:
             if time.monotonic() - told > 30:
                 told = time.monotonic()
                 self.say(self._line())
-            if self.cluster.judge.wrong and len(self.cluster.judge.wrong) > 50:
+            for each in wrong[self._told : _SHOWN]:  # at once: what else may be seen now is gone later
+                self.say(f"wrong: {each}")
+            self._told = len(wrong)
+            if len(wrong) > 50:
                 raise RuntimeError("too many wrong verdicts to go on")
 
     def _line(self) -> str:
