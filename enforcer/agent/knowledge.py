@@ -153,6 +153,13 @@ class Knowledge:
         return self._attached
 
     @property
+    def present(self) -> list[Pod]:
+        """The `local` ones without those that are being deleted and whose interface is gone: their addresses are
+        nobody's, or another pod's already."""
+        assert self.attached
+        return self._leaving.present(self.host, self.local)
+
+    @property
     def unattached(self) -> list[Address]:
         """The addresses of the pods that no interface is known for."""
         return [address for key in self.attached.unattached for address in self.local[key].addresses]

@@ -1,13 +1,13 @@
 """A pod that is being deleted keeps the interface that it has, and gets no other. Pure.
 
-kubelet makes no new sandbox for such a pod. So an interface that comes meanwhile with its address, while its object is
-still there, is the next owner's of that address, of whom nobody has said anything yet: it must not get the rules of the
-old one.
+kubelet makes no new sandbox for such a pod. So once its interface is gone the pod is, though its object is still there.
+An interface that comes then with its address is the next owner's of that address, of whom nobody has said anything yet:
+it must get neither the rules of the old one nor its connections.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from enforcer.attachment.attach import Attached
 from enforcer.attachment.hostview import HostView
@@ -39,3 +39,8 @@ class Leaving:
             if (kept := last if now is None else now) is not None:
                 self._last[who] = kept
         return others
+
+    def present(self, host: HostView, pods: Mapping[str, Pod]) -> list[Pod]:
+        """Those of `pods`, by key, that have not gone already."""
+        there = {None, *host.links}
+        return [pod for pod in pods.values() if not pod.deleting or self._last.get((pod.key, pod.uid)) in there]

@@ -61,3 +61,19 @@ def test_who_is_gone_is_forgotten() -> None:
     others(leaving, host(5), POD)
     others(leaving, host(5))
     assert others(leaving, host(6), ENDING) == {}
+
+
+def test_one_that_is_being_deleted_is_gone_with_its_interface() -> None:
+    leaving = Leaving()
+    for view, pod, there in ((host(5), POD, True), (host(0), POD, True), (host(5), ENDING, True)):
+        others(leaving, view, pod)
+        assert leaving.present(view, {pod.key: pod}) == [pod] * there
+    for view in (host(0), host(6), host(6, "veth2")):
+        others(leaving, view, ENDING)
+        assert leaving.present(view, {ENDING.key: ENDING}) == []
+
+
+def test_one_that_never_had_an_interface_is_not_gone() -> None:
+    leaving = Leaving()
+    others(leaving, host(0), ENDING)
+    assert leaving.present(host(0), {ENDING.key: ENDING}) == [ENDING]
