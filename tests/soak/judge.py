@@ -25,7 +25,7 @@ class Sent:
 
     `first` of a flow; or one of a flow that may be `open`, the other way also as an `answer`, or `unasked`. `asked` is
     then the flow's own way, and `back` the other, by which what comes back may pass as the first of a flow.
-    `inherited`: the flow was another pod's, which had the address before."""
+    `inherited`: the flow was another pod's, which had the address until then; 0 where it was not."""
 
     number: int
     asked: Asked
@@ -34,7 +34,7 @@ class Sent:
     port: int
     kind: Kind = "first"
     back: Asked | None = None
-    inherited: bool = False
+    inherited: float = 0.0
 
 
 @dataclass
@@ -83,13 +83,16 @@ class State:
 @dataclass
 class Judge:
     """`nodes` says which node a pod is on. `counts` are of probes: judged, passed, in a transition, with either verdict
-    then, beside damage; of those the ones in flows that were open, and of these the ones beside an agent's absence."""
+    then, beside damage; of those the ones in flows that were open, and of these the ones beside an agent's absence.
+    `lags`: seconds after which a packet still passed in a flow of the one who had an address before; more than
+    ENDS_WITHIN would be wrong."""
 
     timeline: Timeline
     fixed: list[dict[str, object]]
     nodes: dict[str, str]
     counts: Counter[str] = field(default_factory=Counter)
     wrong: list[Wrong] = field(default_factory=list)
+    lags: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._states: OrderedDict[Versions, State] = OrderedDict()
@@ -100,7 +103,7 @@ class Judge:
         asked, is_open = sent.asked, sent.kind != "first"
         self.counts["in open flows"] += is_open
         self.counts["passed in open flows"] += is_open and passed
-        self.counts["inherited"] += sent.inherited
+        self.counts["inherited"] += sent.inherited > 0
         began = sent.began - ENDS_WITHIN * is_open
         ends = [self.nodes[place] for place in (asked.src, asked.dst) if "/" in place]
         if any(self.timeline.damaged(node, began, sent.ended) for node in ends):
@@ -117,6 +120,9 @@ class Judge:
         if sent.kind == "unasked":
             verdicts |= {False}  # nobody says that it has to pass
         self.counts["with either verdict"] += len(verdicts) > 1
+        if sent.inherited and passed and passed not in verdicts and sent.ended < sent.inherited + ENDS_WITHIN:
+            self.lags.append(sent.ended - sent.inherited)
+            return
         if passed not in verdicts:
             self.wrong.append(Wrong(sent, passed, self.timeline.recent(sent.began)))
 

@@ -23,13 +23,13 @@ _UNASKED = 25  # packets that the new owner of an address sends into a flow of t
 @dataclass(frozen=True)
 class OpenFlow:
     """`asked` is the way of its first packet, from `port`. `backwards`: only its far end sends, without being asked.
-    `inherited`: it was opened by or to a pod that is gone, with the same addresses."""
+    `inherited`: since when the addresses of one of its ends have been another pod's than the one that opened it."""
 
     asked: Asked
     port: int
     left: int
     backwards: bool = False
-    inherited: bool = False
+    inherited: float = 0.0
 
     @property
     def way_back(self) -> Asked:
@@ -70,7 +70,7 @@ class OpenFlows:
         self._flows = deque(flow for flow in self._flows if flow not in left)
         return [flow for flow in left if not flow.backwards]
 
-    def inherit(self, flows: Sequence[OpenFlow], place: str, addresses: Sequence[str]) -> None:
+    def inherit(self, flows: Sequence[OpenFlow], place: str, addresses: Sequence[str], now: float) -> None:
         """The flows of a place that is gone, whose addresses are those of `place` now."""
         for flow in flows:
             there = flow.asked

@@ -86,6 +86,8 @@ def _times() -> str:
             ("changes in transition", lambda report: _spread(report.widths)),
             ("those beside a fault", lambda report: _spread(report.widths_beside_faults)),
             ("damage until it was repaired", lambda report: _spread(report.repairs)),
+            ("addresses handed over, without a link", lambda report: _spread(report.gaps)),
+            ("packets in flows of the former owner that still passed, after", lambda report: _spread(report.lags)),
         ]
     )
 

@@ -71,7 +71,7 @@ class Probes:
                 if asked := self._draw(station):
                     self._pool.append(asked)
             still = [flow for flow in inherited if not {flow.asked.src, flow.asked.dst}.isdisjoint(self._stations)]
-            self._open.inherit(still, station.place, [*station.addresses.values()])
+            self._open.inherit(still, station.place, [*station.addresses.values()], time.monotonic())
 
     def remove(self, place: str) -> list[OpenFlow]:
         """Nothing is sent to or by the place any more; what was sent has arrived when this returns. Which of its flows

@@ -49,6 +49,7 @@ class Report(Struct):
     grown: list[str]
     failures: list[str]
     gaps: list[float] = []  # seconds that an address which was handed over had no link, sorted
+    lags: list[float] = []  # seconds after which a packet still passed in a flow of an address's former owner, sorted
 
     @property
     def good(self) -> bool:
@@ -166,7 +167,7 @@ class Soak:
                 for each in grown(before[node], after[node], node == SPARED)
             ],
             failures,
-            sorted(round(seconds, 4) for seconds in self.churn.pods.gaps),
+            *(sorted(round(seconds, 4) for seconds in found) for found in (self.churn.pods.gaps, judge.lags)),
         )
 
     def _end_agents(self) -> None:

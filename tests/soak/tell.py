@@ -27,6 +27,7 @@ def lines(report: Report) -> Iterator[str]:
         f"former owner; beside a node whose agent was away, so either was right: {absent:,}"
     )
     yield f"addresses handed over: {_spread(report.gaps)} without a link"
+    yield f"after that, packets that still passed in flows of the former owner: {_spread(report.lags)}"
     yield f"transitions: {_spread(report.widths)}"
     yield f"transitions beside faults: {_spread(report.widths_beside_faults)}"
     yield f"repairs: {_spread(report.repairs)}"

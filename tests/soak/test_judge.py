@@ -131,6 +131,15 @@ def test_beside_an_absent_agent_flows_may_have_either_verdict() -> None:
     assert in_flow(judge, 8.1 + ENDS_WITHIN, passed=False) and wrong(judge, 7.0, passed=False)
 
 
+def test_a_flow_of_the_former_owner_may_pass_for_a_moment_and_is_counted() -> None:
+    judge = judge_of(SRC, DST)
+    judge.timeline.objects["NetworkPolicy", 0] = [DENY]
+    for moment, is_wrong in ((10.1, False), (9.9 + ENDS_WITHIN, False), (10.1 + ENDS_WITHIN, True)):
+        judge.judge(Sent(1, ASKED, moment, moment + 0.01, 1000, "open", inherited=10.0), True)
+        assert bool(judge.wrong) == is_wrong
+    assert len(judge.lags) == 2 and judge.counts["inherited"] == 3
+
+
 def test_what_comes_back_may_pass_by_either_way_and_unasked_need_not() -> None:
     judge = judge_of(SRC, DST)
     lonely = {**DENY, "spec": {"podSelector": {}, "policyTypes": ["Egress"]}}
