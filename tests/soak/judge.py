@@ -98,6 +98,8 @@ class Judge:
         self._states: OrderedDict[Versions, State] = OrderedDict()
 
     def judge(self, sent: Sent, passed: bool) -> None:
+        """In the order in which they were sent."""
+        self.timeline.judged = sent.began
         self.counts["judged"] += 1
         self.counts["passed"] += passed
         asked, is_open = sent.asked, sent.kind != "first"

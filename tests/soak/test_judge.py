@@ -189,6 +189,19 @@ def test_a_transition_that_lasts_beyond_its_bound_is_told() -> None:
     assert [each.startswith("slow") for each in timeline.overdue] == [True]
 
 
+def test_nothing_is_forgotten_that_a_probe_may_have_met_which_waits_to_be_judged() -> None:
+    judge = judge_of(SRC, DST)
+    timeline = judge.timeline
+    assert not wrong(judge, 1.0, passed=True)
+    for moment in (10.0, 50.0, 90.0):
+        timeline.finish([timeline.begin("deny", moment, 0, {"NetworkPolicy": [DENY]})], moment + 1)
+    assert not wrong(judge, 5.0, passed=True), "the rest is judged long after it was sent"
+    assert wrong(judge, 30.0, passed=True)
+    judge.judge(Sent(1, ASKED, 95.0, 95.1, 1000), False)
+    timeline.finish([timeline.begin("again", 96.0, 0, {})], 96.0)
+    assert [each.what for each in timeline.changes] == ["deny", "again"]
+
+
 def test_damage_excuses_its_own_node_until_it_is_repaired() -> None:
     judge = judge_of(SRC, DST)
     elsewhere = judge.timeline.damage("n2", "flushed", 1.0, 3)

@@ -17,7 +17,7 @@ from tests.oracle.fields import Object
 
 KINDS = ("Pod", "NetworkPolicy", "Namespace")
 BOUND = 3.0  # seconds, of a transition while agents run and the API server answers
-_KEPT = 12.0  # seconds for which a change is remembered after it was done: longer than a probe waits to be judged
+_KEPT = 12.0  # seconds for which a change is remembered after it was done, and after what is being judged was sent
 Versions = tuple[int, ...]  # by KINDS
 
 
@@ -59,6 +59,9 @@ class Timeline:
     def __post_init__(self) -> None:
         self.lock = threading.Lock()
         self.now: Versions = (0, 0, 0)  # as the API server has it
+        self.judged = float(
+            "inf"
+        )  # when the probe was sent that is being judged: on a busy machine that may be long ago
         self._oldest: Versions = self.now  # before the first change that is remembered
         self._count = 0
 
@@ -85,10 +88,13 @@ class Timeline:
                 (self.widths_beside_faults if each.slack else self.widths).append(now - each.sent)
                 if now - each.sent > BOUND + each.slack:
                     self.overdue.append(f"{each.what}: {now - each.sent:.2f} s, not {BOUND + each.slack:g}")
-            while self.changes and self.changes[0].done and self.changes[0].done < now - _KEPT:
+            while self.changes and self._forgets(self.changes[0].done, now):
                 self._oldest = self.changes.popleft().versions
             for key in [key for key in self.objects if key[1] < self._oldest[KINDS.index(key[0])]]:
                 del self.objects[key]
+
+    def _forgets(self, done: float | None, now: float) -> bool:
+        return done is not None and done < min(now, self.judged) - _KEPT
 
     def damage(self, node: str, what: str, began: float, bound: float) -> Damage:
         with self.lock:
@@ -102,7 +108,7 @@ class Timeline:
             self.repairs.append((damage.what, now - damage.began))
             if now - damage.began > damage.bound:
                 self.overdue.append(f"{damage.what} on {damage.node}: {now - damage.began:.2f} s, not {damage.bound:g}")
-            while self.damages and self.damages[0].done and self.damages[0].done < now - _KEPT:
+            while self.damages and self._forgets(self.damages[0].done, now):
                 self.damages.popleft()
 
     def leaves(self, node: str, now: float) -> Damage:
@@ -115,7 +121,7 @@ class Timeline:
     def returned(self, absence: Damage, now: float) -> None:
         with self.lock:
             absence.done = now
-            while self.absences and self.absences[0].done and self.absences[0].done < now - _KEPT:
+            while self.absences and self._forgets(self.absences[0].done, now):
                 self.absences.popleft()
 
     def unmet(self, damage: Damage, now: float) -> None:
