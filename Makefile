@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 FLOWS ?= 1000000
 MINUTES ?= 30
-ATTACH ?= routed
+ATTACH ?= mixed
 SECONDS_EACH ?= 60
 
 .PHONY: help demo test check bench fuzz fuzz-decoders conformance mutants soak newest clean setup test-cluster cluster cluster-down image
@@ -49,8 +49,8 @@ conformance: setup ## truth tables (TABLES=FILE), with real packets as well (KER
 mutants: setup ## break every row of the semantics; a test must notice each
 	$(PYTHON) -m tests.mutation.run
 
-soak: setup ## agents, churn, faults, and probes that never stop (MINUTES=30 SEED=1 ATTACH=routed|bridge)
-	tools/packets $(PYTHON) -m tests.soak --minutes $(MINUTES) --attach $(ATTACH) $(if $(SEED),--seed $(SEED))
+soak: setup ## agents, churn, faults, and probes that never stop (MINUTES=30 SEED=1 ATTACH=mixed|routed|bridge)
+	tools/packets $(PYTHON) -m tests.soak --minutes $(MINUTES) --attach $(ATTACH) $(if $(SEED),--seed $(SEED)) $(if $(RECORD),--record $(RECORD))
 
 bench: setup ## the measurements behind every figure in the docs
 	tools/packets $(PYTHON) -m benchmarks.run

@@ -37,6 +37,22 @@ def unbuild(pod: Host, hosts: Mapping[str, Host]) -> None:
     netns.delete([pod.netns])
 
 
+def swap(old: Host, fresh: Host, hosts: Mapping[str, Host]) -> None:
+    """A pod instead of another one, which may have its addresses: on one node in a moment."""
+    netns.create([fresh.netns])
+    _set_sysctls(fresh)
+    removal = wiring.router_removal_lines(old)
+    if old.router != fresh.router:
+        _ip(hosts[old.router], removal)
+        removal = []
+    _ip(hosts[fresh.router], [*removal, *wiring.router_lines(fresh)])
+    _ip(fresh, wiring.own_lines(fresh))
+    _ip(hosts[OUTSIDE], [*wiring.removal_lines(old), *wiring.transit_lines(fresh, hosts[fresh.router])])
+    _settle(hosts[fresh.router], fresh.link)
+    _settle(fresh, "eth0")
+    netns.delete([old.netns])
+
+
 def _set_sysctls(host: Host) -> None:
     is_router = host.router in ("", OUTSIDE)
     with netns.inside(host.netns):

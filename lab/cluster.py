@@ -82,6 +82,17 @@ class Lab:
         if host.place == key:
             build.unbuild(host, self._hosts)
 
+    def succeed(self, key: str, pod: Pod) -> Pod:
+        """Ends a pod and starts `pod`, which may have its addresses: at once, as far as their node goes. Neither is its
+        node itself. UsageError where there is none, or the new key is taken."""
+        old = self.host(key)
+        rest = [each for each in self.cluster.pods if each.key != key]
+        if any(pod.key == other.key for other in rest):
+            raise UsageError(f"the lab {self.name} has a pod {pod.key} already")
+        self._change(topology.complete(replace(self.cluster, pods=[*rest, pod])))
+        build.swap(old, self.host(pod.key), self._hosts)
+        return self.cluster.pods[-1]
+
     def _change(self, cluster: Cluster) -> None:
         self.close()
         self.cluster = cluster

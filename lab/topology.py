@@ -7,7 +7,8 @@ host addresses and a default route to a link-local gateway, the router's end has
 it. There is no NAT. `outside` joins the nodes, and has addresses that stand for the rest of the world.
 
 Pods that are attached to a bridge hang on their node by a port of it, as with the CNI plugin `bridge` and with Flannel:
-they find pods in their node's blocks by themselves, and everybody else through the bridge.
+they find pods in their node's blocks by themselves, and everybody else through the bridge. Where it is mixed, nodes
+take turns: pods of the first are routed, those of the second on a bridge, and so on.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from policy.cidr import Address, Family, Prefix, parse_address, parse_cidr
 from policy.errors import UsageError
 from policy.model import Cluster, Node, Pod, Protocol
 
-Attach = Literal["routed", "bridge"]
+Attach = Literal["routed", "bridge", "mixed"]
 
 OUTSIDE = "outside"
 BRIDGE = "cni0"
@@ -129,7 +130,7 @@ def _take(pool: Iterator[Address], node: str) -> Address:
 def hosts(cluster: Cluster, lab: str, listen: Sequence[Listen] = (), attach: Attach = "routed") -> dict[str, Host]:
     """The namespaces of a complete cluster by place, routers first. A hostNetwork pod's place is its node's host; a
     finished pod has none. Each listens on the ports that its containers declare, and on `listen`."""
-    bridge = BRIDGE if attach == "bridge" else ""
+    bridges = _bridges(cluster, attach)
     blocks = {node.name: node.pod_cidrs for node in cluster.nodes}
     everywhere = frozenset(listen)
     found = {OUTSIDE: Host(OUTSIDE, _netns(lab, OUTSIDE), OUTSIDE_ADDRESSES, everywhere)}
@@ -137,17 +138,23 @@ def hosts(cluster: Cluster, lab: str, listen: Sequence[Listen] = (), attach: Att
     for node in cluster.nodes:
         shared = [pod for pod in living if pod.host_network and pod.node == node.name]
         listens = everywhere.union(*(declared(pod) for pod in shared))
-        host = _host(node.name, _netns(lab, "node", node.name), node.addresses, listens, OUTSIDE, bridge)
+        host = _host(node.name, _netns(lab, "node", node.name), node.addresses, listens, OUTSIDE, bridges[node.name])
         found[node.name] = host
         found.update((pod.key, host) for pod in shared)
     for pod in living:
         if not pod.host_network:
-            netns = _netns(lab, "pod", pod.namespace, pod.name)
+            netns, bridge = _netns(lab, "pod", pod.namespace, pod.name), bridges[pod.node]
             neighbours = blocks[pod.node] if bridge else ()
             listens = everywhere | declared(pod)
             found[pod.key] = _host(pod.key, netns, pod.addresses, listens, pod.node, bridge, neighbours)
     _refuse_clashes(found)
     return found
+
+
+def _bridges(cluster: Cluster, attach: Attach) -> dict[str, str]:
+    """By node: the bridge of its pods, "" where they are routed."""
+    bridged = {"routed": (False,), "bridge": (True,), "mixed": (False, True)}[attach]
+    return {node.name: BRIDGE if on_it else "" for node, on_it in zip(cluster.nodes, cycle(bridged), strict=False)}
 
 
 def find(found: Mapping[str, Host], place: str) -> Host:
@@ -178,9 +185,16 @@ def _host(
     bridge: str = "",
     neighbours: tuple[Prefix, ...] = (),
 ) -> Host:
-    digest = hashlib.sha256(place.encode()).hexdigest()
+    """On a bridge who has a pod's addresses next has its MAC address too, so that others need not find it anew: as with
+    plugins that make one of the other."""
+    link = f"veth{_digest(place)[:8]}"
+    digest = _digest(" ".join(map(str, addresses)) if neighbours else place)
     mac = "02:" + ":".join(digest[i : i + 2] for i in range(0, 10, 2))
-    return Host(place, netns, addresses, listens, router, f"veth{digest[:8]}", mac, bridge, neighbours)
+    return Host(place, netns, addresses, listens, router, link, mac, bridge, neighbours)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _refuse_clashes(found: dict[str, Host]) -> None:

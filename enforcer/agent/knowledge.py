@@ -6,7 +6,7 @@ container runtime wrote down before the API server could say them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -18,6 +18,7 @@ from enforcer.agent.settings import Settings
 from enforcer.attachment.attach import Attached, attach
 from enforcer.attachment.cni_cache import AddressGone, AddressKnown, CacheEvent, Hints, Unreadable, with_hints
 from enforcer.attachment.hostview import HostView
+from enforcer.attachment.leaving import Leaving
 from enforcer.cluster.heard import Heard
 from enforcer.cluster.news import News
 from enforcer.rules.layout import NodeView, is_local
@@ -54,6 +55,7 @@ class Knowledge:
         self._hints = Hints()
         self._here: dict[str, Pod] = {}  # the node's pods by key, as the API server says them
         self._attached: Attached | None = None
+        self._leaving = Leaving()
         self.again: list[str] = []
 
     @property
@@ -68,6 +70,7 @@ class Knowledge:
         """The same, with nothing followed, and with `quarantine` for what is heard."""
         found = Knowledge(self._settings, self.host, self.heard, quarantine)
         found._hints, found.opened, found.unreadable = self._hints, self.opened, self.unreadable
+        found._leaving = self._leaving
         for event in self.heard.everything() if self.heard.synced else ():
             found._hear(event)
         return found
@@ -144,8 +147,17 @@ class Knowledge:
                 self.pod_cidrs,
                 settings.host_interfaces,
             )
-            self._attached = without(found, self.quarantine.pods) if self.quarantine.kept else found
+            others = self._leaving.followed_by_others(self.host, self.local.values(), found)
+            kept_out = dict.fromkeys(self.quarantine.pods, "it is in quarantine") if self.quarantine.kept else {}
+            self._attached = without(found, kept_out | others) if kept_out or others else found
         return self._attached
+
+    @property
+    def present(self) -> list[Pod]:
+        """The `local` ones without those that are being deleted and whose interface is gone: their addresses are
+        nobody's, or another pod's already."""
+        assert self.attached
+        return self._leaving.present(self.host, self.local)
 
     @property
     def unattached(self) -> list[Address]:
@@ -187,11 +199,12 @@ class Knowledge:
         )
 
 
-def without(found: Attached, pods: Collection[str]) -> Attached:
-    """As though nobody knew which interfaces lead to `pods`, only that each leads to some pod: closed."""
+def without(found: Attached, pods: Mapping[str, str]) -> Attached:
+    """As though nobody knew which interfaces lead to `pods`, only that each leads to some pod: closed. With the reason
+    for each."""
     veths = {key: name for key, name in found.veths.items() if key not in pods}
     strangers = {*found.strangers, *(name for key, name in found.veths.items() if key in pods)} - {*veths.values()}
-    why = dict.fromkeys(sorted(found.veths.keys() & set(pods)), "it is in quarantine")
+    why = {key: pods[key] for key in sorted(found.veths.keys() & pods.keys())}
     return replace(found, veths=veths, strangers=tuple(sorted(strangers)), unattached={**found.unattached, **why})
 
 

@@ -197,7 +197,7 @@ class Loop:
         if idle:
             return None
         if knowledge.heard.synced:
-            self._closed = self._flows.hand_over(owners_of(knowledge.local.values(), self.keeper.index))
+            self._closed = self._flows.hand_over(owners_of(knowledge.present, self.keeper.index))
         view = knowledge.view(self._closed)
         self._concern = self._concern.joined(
             concern(changes, knowledge.local, treated_otherwise(self.view, view, knowledge.local))

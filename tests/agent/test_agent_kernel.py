@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from enforcer.agent.serve_local import ask
 from lab.probe import Outcome, Probe
+from lab.topology import Host
+from podfence.lab_objects import _pod
 from policy.model import ContainerPort, Pod
 from tests.agent.node import Cluster, cluster_in, saved, until
 from tests.enforcer.connections import connection
@@ -24,6 +27,9 @@ __all__ = ["world"]
 DENY_ALL = """
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: deny, namespace: shop},
  spec: {podSelector: {}, policyTypes: [Ingress, Egress]}}
+"""
+LATER = """
+{apiVersion: v1, kind: Pod, metadata: {name: later, namespace: shop}, spec: {nodeName: elsewhere}}
 """
 WEB_TO_API = Probe("shop/web", "shop/api", "TCP", 80)
 OTHER_TO_API = Probe("shop/other", "shop/api", "TCP", 80)
@@ -160,10 +166,44 @@ def test_a_new_pod_is_closed_until_it_is_known(cluster: Cluster) -> None:
         pod = cluster.world.lab.add(Pod("shop", "new", {"app": "web"}, node="n1", uid="uid-new", ports=ports))
         into, out_of = Probe("shop/far", "shop/new", "TCP", 80), Probe("shop/new", "shop/far", "TCP", 80)
         assert cluster.world.outcomes(into, out_of) == [DROPPED, DROPPED]
-        from podfence.lab_objects import _pod
-
         cluster.put(_pod(pod))
         until(lambda: cluster.world.outcomes(into, out_of) == [OPEN, OPEN], "the pod is known")
+
+
+@backends
+def test_who_has_the_address_of_a_pod_about_to_end_gets_neither_its_rules_nor_its_connections(cluster: Cluster) -> None:
+    """Its link is there, with the old one's address, while the API server has only the old one's object."""
+    cluster.apply(API)
+    with cluster.agent():
+        old = cluster.world.lab.host("shop/web")
+        udp = Probe("shop/web", "shop/api", "UDP", 80), Probe("shop/web", "shop/far", "UDP", 80)
+        assert cluster.world.outcomes(*udp)[1] == OPEN and open_flows(cluster, old) > 0
+        tree = cluster.tree("Pod", "shop", "web")
+        tree["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        cluster.put(tree)
+        cluster.apply(LATER)
+        until(lambda: programmed(cluster, "shop", "later"), "all that was said before is heard")
+        pod = Pod("shop", "next", {"app": "next"}, node="n1", uid="uid-next", addresses=old.addresses)
+        cluster.world.lab.succeed("shop/web", pod)
+        until(lambda: open_flows(cluster, old) == 0, "the old one's connections are forgotten")
+        into, out_of = Probe("shop/far", "shop/next", "TCP", 80), Probe("shop/next", "shop/api", "TCP", 80)
+        for _ in range(3):
+            assert cluster.world.outcomes(into, out_of) == [DROPPED, DROPPED]
+        cluster.put(_pod(pod))
+        until(lambda: cluster.world.outcomes(into, out_of) == [OPEN, REJECTED], "it is known")
+        cluster.delete("Pod", "shop", "web")
+        until(lambda: cluster.world.outcomes(into, out_of) == [OPEN, REJECTED], "the old one is gone")
+
+
+def open_flows(cluster: Cluster, host: Host) -> int:
+    """Entries of the node's connection table that have an answer."""
+    listed = cluster.world.lab.run("n1", ["conntrack", "-L", "-s", str(host.address(4))]).stdout.splitlines()
+    return sum("UNREPLIED" not in line for line in listed)
+
+
+def programmed(cluster: Cluster, namespace: str, name: str) -> bool:
+    question = {"ask": "programmed", "kind": "Pod", "namespace": namespace, "name": name}
+    return any(answer["programmed"] for answer in ask(str(cluster.folder / "state"), question))
 
 
 @backends

@@ -14,7 +14,7 @@ import pytest
 from tests.cluster import pods
 from tests.cluster.cluster import Cluster
 from tests.cluster.control import until
-from tests.cluster.installed import Installed
+from tests.cluster.installed import MANIFESTS, NAMESPACE, Installed
 from tests.cluster.packets import Outcome, outcome, streams, within
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -253,3 +253,36 @@ def test_the_overlay_for_monitoring_is_scraped_from_outside_and_that_for_k3s_enf
     for overlay in ("overlays/k3s", "base"):
         podfence.apply(overlay)
         world.becomes("stranger", "denied")
+
+
+SECCOMP = MANIFESTS / "overlays/seccomp/agent.json"
+LISTENS_TO_FRAMES = ["python3", "-c", "import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW)"]
+
+
+def test_the_overlay_with_a_profile_of_its_own_opens_nothing_where_the_file_is_missing_and_enforces_where_it_is_there(
+    world: World,
+) -> None:
+    cluster, podfence = world.cluster, world.podfence
+    assert cluster.exec(podfence.name("node-1"), LISTENS_TO_FRAMES, namespace=NAMESPACE).returncode == 0, (
+        "it may so far"
+    )
+    with world.enforced_meanwhile():
+        cluster.kubectl("apply", "-k", str(MANIFESTS / "overlays/seccomp"))
+        until("an agent that can't start", lambda: "CreateContainerError" in podfence.kubectl("get", "pods"), 60)
+    for node in cluster.nodes:
+        place = cluster.node(node).root / "var/lib/kubelet/seccomp/podfence/agent.json"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(SECCOMP.read_bytes())
+    with world.enforced_meanwhile():
+        podfence.rolled_out()
+    for node in cluster.nodes:
+        podfence.wait_ready(node)
+        status = cluster.node(node).run(["cat", f"/proc/{podfence.pid(node)}/status"]).stdout
+        assert "Seccomp:\t2" in status
+        assert podfence.status(node)["agent"], "a program that is run beside the agent is under it too"
+        refused = cluster.exec(podfence.name(node), LISTENS_TO_FRAMES, namespace=NAMESPACE, check=False)
+        assert "Operation not permitted" in refused.stderr
+    cluster.apply(CLOSED)
+    world.becomes("friend", "denied")
+    podfence.apply("base")
+    world.begin()

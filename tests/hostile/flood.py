@@ -36,16 +36,20 @@ class Flood:
 
 
 @contextmanager
-def flood(world: Attacked, flows: Sequence[Flow], rate: int, mac: str = GATEWAY) -> Iterator[Flood]:
-    """`flows` again and again, `rate` a second where the core can."""
+def flood(
+    world: Attacked, flows: Sequence[Flow], rate: int, mac: str = GATEWAY, core: int = FLOODS, first: bool = False
+) -> Iterator[Flood]:
+    """`flows` again and again, `rate` a second where the core can. `first`: before all else that wants the core."""
     counter = mmap.mmap(-1, 16)
     child = os.fork()
     if not child:
         try:
-            os.sched_setaffinity(0, {FLOODS})
+            os.sched_setaffinity(0, {core})
             with world.lab.inside(ATTACKER):
                 sender = Sender("eth0")
             batches = [Batch(mac, flows[at : at + A_BATCH]) for at in range(0, len(flows), A_BATCH)]
+            if first:
+                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
             began, sent, spent = time.monotonic(), 0, 0
             while os.getppid() != 1:
                 for batch in batches:
@@ -83,16 +87,24 @@ class Stream:
 
     def rate(self, seconds: float) -> float:
         """Bytes for a second of its core, whatever else that core did meanwhile."""
+        return self.carried(seconds)[1]
+
+    def carried(self, seconds: float, first: bool = False) -> tuple[float, float]:
+        """Bytes a second, and for a second that it had its core. `first`: before all else that wants the core."""
         data, room = bytes(1 << 16), bytearray(1 << 18)
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {STREAMS})
+        if first:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
         try:
-            ends, began, carried = time.monotonic() + seconds, time.thread_time(), 0
-            while time.monotonic() < ends:
+            began, own, carried = time.monotonic(), time.thread_time(), 0
+            while time.monotonic() < began + seconds:
                 with suppress(BlockingIOError):
                     self._client.send(data)
                 with suppress(BlockingIOError):
                     carried += self._server.recv_into(room)
-            return carried / (time.thread_time() - began)
+            return carried / (time.monotonic() - began), carried / (time.thread_time() - own)
         finally:
+            if first:
+                os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
             os.sched_setaffinity(0, before)

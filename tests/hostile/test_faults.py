@@ -4,8 +4,10 @@ second agent that nobody told of the first."""
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ import pytest
 from lab.probe import Probe
 from tests.agent.node import AgentProcess, Cluster, cluster_in, saved, until
 from tests.enforcer.shop import API
-from tests.enforcer.test_kernel import BACKENDS, OPEN, REJECTED, World, WorldOf, _world, world
+from tests.enforcer.test_kernel import BACKENDS, OPEN, REJECTED, World, WorldOf, _world, backends, world
+from tests.hostile.memory import memory_group
 
 __all__ = ["world"]
 ROOT = Path(__file__).parents[2]
@@ -89,6 +92,73 @@ def test_without_enough_memory_the_agent_ends_and_rules_stay(cluster: Cluster) -
         assert cluster.world.outcomes(WEB_TO_API, OTHER_TO_API) == [OPEN, REJECTED]
     with cluster.agent(under=("prlimit", f"--data={512 << 20}")):
         follows(cluster)
+
+
+CROWD = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: crowd-{0}, namespace: crowd}}
+spec:
+  podSelector: {{matchLabels: {{app: crowd-{0}}}}}
+  ingress: [{{from: [{{podSelector: {{matchLabels: {{from: "{0}"}}}}}}], ports: [{{port: {1}}}]}}]
+"""
+
+
+@pytest.mark.kernel
+@pytest.mark.slow
+@backends
+def test_killed_for_memory_it_opens_nothing_and_comes_back(cluster: Cluster) -> None:
+    """By the kernel (OOM), in a cgroup as kubelet makes one: while it begins, with limits ever nearer to what it needs,
+    and while it works, by a crowd of policies that come at once."""
+    cluster.apply(API)
+    with memory_group("agent") as group:
+        with cluster.agent(under=group.under):
+            follows(cluster)
+            needs = group.megabytes
+        before = saved(cluster.world)
+        for share in (0.4, 0.6, 0.8, 0.9, 0.97):
+            group.limit(needs * share)
+            with cluster.agent(wait=False, under=group.under) as agent:
+                is_watched_until(cluster, lambda agent=agent: ended(agent) or agent.get("/readyz")[0] == 200)  # type: ignore[misc]
+                agent.kill()
+            assert saved(cluster.world) == before
+        assert group.kills >= 3, "the kernel killed it, again and again"
+        print(
+            f"\n{cluster.world.backend.mode}: it needs {needs:.0f} MB, and was killed {group.kills} times as it began"
+        )
+        group.limit(None)
+        with cluster.agent(under=group.under) as agent:
+            follows(cluster)
+            kills = group.kills
+            group.limit(group.megabytes + 4)
+            for number in range(20_000):
+                cluster.apply(CROWD.format(number, 1 + number))
+                if number % 50 == 0:
+                    is_watched_until(cluster, lambda: True)
+                    if ended(agent):
+                        break
+            is_watched_until(cluster, lambda: ended(agent))
+            assert agent.process.returncode == -signal.SIGKILL and group.kills > kills, "killed while it worked"
+        is_watched_until(cluster, lambda: True)
+        group.limit(512)
+        with cluster.agent(under=group.under):
+            assert cluster.world.outcomes(WEB_TO_API, OTHER_TO_API) == [OPEN, REJECTED]
+            follows(cluster)
+
+
+def ended(agent: AgentProcess) -> bool:
+    return agent.process.poll() is not None
+
+
+def is_watched_until(cluster: Cluster, holds: Callable[[], bool]) -> None:
+    """With packets, all the time; once more after it."""
+    ends = time.monotonic() + 60
+    while True:
+        done = holds()
+        assert cluster.world.outcomes(WEB_TO_API, OTHER_TO_API) == [OPEN, REJECTED]
+        if done:
+            return
+        assert time.monotonic() < ends
 
 
 @pytest.mark.kernel

@@ -175,6 +175,19 @@ def test_pods_come_and_go(lab_of: LabOf) -> None:
         assert outcomes(lab, Probe("x/p0", again.key, port=8080)) == [Outcome.OPEN]
 
 
+def test_a_pod_succeeds_another_at_its_addresses_also_on_another_node(lab_of: LabOf) -> None:
+    with lab_of(*pods(3)) as lab:
+        place, addresses = "x/p0", lab.host("x/p0").addresses
+        for name, node in (("next", "node-1"), ("after", "node-2")):
+            lab.succeed(place, Pod("x", name, {}, node=node, addresses=addresses, ports=lab.cluster.pods[0].ports))
+            with pytest.raises(UsageError, match=place):
+                lab.host(place)
+            place = f"x/{name}"
+            assert outcomes(lab, *matrix(lab), *matrix(lab, 6)) == [Outcome.OPEN] * 72
+        with pytest.raises(UsageError, match="x/p1"):
+            lab.succeed(place, Pod("x", "p1", {}, node="node-2", addresses=addresses))
+
+
 def test_a_port_that_somebody_else_has(lab_of: LabOf) -> None:
     with lab_of(*pods(1)) as lab:
         with lab.inside("x/p0"):

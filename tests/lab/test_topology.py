@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from lab.topology import OUTSIDE, complete, hosts
+from lab.topology import BRIDGE, OUTSIDE, complete, hosts
 from policy.cidr import parse_address, parse_cidr
 from policy.errors import UsageError
 from policy.model import ContainerPort, Node, Pod
 
 from .conftest import cluster_of, pods
+
+NODES = ("n1", "n2", "n3")
 
 
 def test_pods_without_anything_are_spread_over_two_nodes_with_both_families() -> None:
@@ -68,6 +70,14 @@ def test_hosts_hang_on_their_router_and_routers_come_first() -> None:
     assert places["x/p0"].listens == {("TCP", 80), ("UDP", 80), ("SCTP", 80), ("UDP", 53)}
     assert len({host.netns for host in places.values()}) == len(places)
     assert all(len(host.link) <= 15 for host in places.values()), "IFNAMSIZ"
+
+
+def test_nodes_take_turns_where_it_is_mixed() -> None:
+    cluster = complete(cluster_of(*(Pod("x", name, {}, node=node) for name, node in zip("abc", NODES, strict=True))))
+    found = hosts(cluster, "lab", attach="mixed")
+    assert [found[node].bridge for node in NODES] == ["", BRIDGE, ""]
+    assert [found[f"x/{name}"].bridge for name in "abc"] == ["", BRIDGE, ""]
+    assert [bool(found[f"x/{name}"].neighbours) for name in "abc"] == [False, True, False]
 
 
 def test_names_of_different_places_differ_even_where_their_parts_run_together() -> None:

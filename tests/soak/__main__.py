@@ -17,7 +17,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=3)
     parser.add_argument("--seed", type=int, default=None, help="names the run; printed where it is not given")
-    parser.add_argument("--attach", choices=["routed", "bridge"], default="routed", help="how pods hang on their nodes")
+    parser.add_argument(
+        "--attach", choices=["routed", "bridge", "mixed"], default="mixed", help="how pods hang on their nodes"
+    )
     parser.add_argument("--rate", type=float, default=RATE, help="probes a second")
     parser.add_argument("--record", type=Path, help="a JSON file for the report")
     asked = parser.parse_args()

@@ -16,6 +16,7 @@ from random import Random
 from tests.api.server import Server, Talk
 from tests.soak.churn import Churn
 from tests.soak.cluster import MODES, Agents, SoakCluster
+from tests.soak.timeline import Damage
 
 SPARED = "n3"  # its agent lives as long as the run, so that what it takes can be compared
 REPAIRED_WITHIN = 3.0
@@ -71,19 +72,21 @@ class Faults:
             self._some_changes(1)
             time.sleep(self.rng.uniform(0, 0.03))  # in the middle of it, with luck
             assert agent.process
+            absence = self.cluster.timeline.leaves(agent.node, time.monotonic())
             agent.process.kill()
-            self._start_again(agent)
+            self._start_again(agent, absence)
         return "agents killed"
 
     def _agent_ended(self) -> str:
         agent = self._agent()
         with self.cluster.slower(_AGENT_AWAY):
             assert agent.process
+            absence = self.cluster.timeline.leaves(agent.node, time.monotonic())
             agent.process.stop()
-            self._start_again(agent)
+            self._start_again(agent, absence)
         return "agents ended"
 
-    def _start_again(self, agent: Agents) -> None:
+    def _start_again(self, agent: Agents, absence: Damage) -> None:
         if self.rng.random() < 0.5:
             time.sleep(self.rng.uniform(0, 2))
             self._some_changes(1)
@@ -93,6 +96,7 @@ class Faults:
             agent.process.kill()  # type: ignore[union-attr]
             agent.start()
         self.cluster.settle_all("an agent is back")
+        self.cluster.timeline.returned(absence, time.monotonic())
 
     @contextmanager
     def _answering(self, fault: Callable[[Talk], None], nodes: list[str]) -> Iterator[None]:

@@ -39,13 +39,17 @@ def build(asked: Asked, number: int, turn: int) -> bytes:
     """From the transport header on. `turn` counts the probes of this flow; the kernel fills in checksums of IPv6."""
     port = source_port(turn)
     if asked.protocol == "UDP":
-        return struct.pack("!HHHHI", port, asked.port, 12, 0, number)
+        return datagram(port, asked.port, number)
     if asked.protocol == "TCP":
         made = struct.pack("!HHIIBBHHH", port, asked.port, number, 0, 5 << 4, _SYN, 64240, 0, 0)
         return made if asked.family == 6 else _summed(made, 16, _pseudo(asked, socket.IPPROTO_TCP, len(made)))
     if asked.family == 6:
         return struct.pack("!BBHHHI", 128, 0, 0, port, 1, number)
     return _summed(struct.pack("!BBHHHI", 8, 0, 0, port, 1, number), 2, b"")
+
+
+def datagram(src_port: int, dst_port: int, number: int) -> bytes:
+    return struct.pack("!HHHHI", src_port, dst_port, 12, 0, number)
 
 
 def number_in(protocol: str, family: int, data: bytes) -> int | None:

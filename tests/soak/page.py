@@ -49,7 +49,8 @@ def _side_by_side(rows: Iterable[tuple[str, Callable[[Report], str]]]) -> str:
 
 
 def _count(name: str) -> Callable[[Report], str]:
-    return lambda report: f"{report.counts.get(name, 0):,}"
+    """A dash where the run, an older one, did not count it."""
+    return lambda report: f"{report.counts[name]:,}" if name in report.counts else "–"
 
 
 def _verdicts() -> str:
@@ -62,6 +63,12 @@ def _verdicts() -> str:
             ("while something was in transition", _count("in a transition")),
             ("of those, either verdict was right for", _count("with either verdict")),
             ("beside damage by others, so either was right", _count("beside damage")),
+            ("in flows that were open already", _count("in open flows")),
+            ("of those, in flows of an address's former owner", _count("inherited")),
+            (
+                "of those in open flows, beside a node without an agent, so either was right",
+                _count("beside an absence"),
+            ),
         ]
     )
 
@@ -79,6 +86,8 @@ def _times() -> str:
             ("changes in transition", lambda report: _spread(report.widths)),
             ("those beside a fault", lambda report: _spread(report.widths_beside_faults)),
             ("damage until it was repaired", lambda report: _spread(report.repairs)),
+            ("addresses handed over, without a link", lambda report: _spread(report.gaps)),
+            ("packets in flows of the former owner that still passed, after", lambda report: _spread(report.lags)),
         ]
     )
 

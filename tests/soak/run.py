@@ -48,6 +48,8 @@ class Report(Struct):
     overdue: list[str]
     grown: list[str]
     failures: list[str]
+    gaps: list[float] = []  # seconds that an address which was handed over had no link, sorted
+    lags: list[float] = []  # seconds after which a packet still passed in a flow of an address's former owner, sorted
 
     @property
     def good(self) -> bool:
@@ -64,6 +66,7 @@ class Soak:
         self.churn = Churn(self.cluster, self.probes, self.rng)
         self.faults = Faults(self.cluster, self.churn, self.rng)
         self.failures: list[str] = []
+        self._told = 0  # wrong verdicts
         os.environ["PODFENCE_DEBUG"] = "1"  # an agent that ends by itself shows where
         stack.callback(self._end_agents)
 
@@ -98,7 +101,7 @@ class Soak:
         return self._report(time.monotonic() - began, before, after)
 
     def _happen(self, until: float, turns: int | None = None) -> None:
-        told = time.monotonic()
+        told, wrong = time.monotonic(), self.cluster.judge.wrong
         for turn in itertools.count():
             if turn == turns or time.monotonic() >= until or self.probes.failures:
                 return
@@ -107,7 +110,10 @@ class Soak:
             if time.monotonic() - told > 30:
                 told = time.monotonic()
                 self.say(self._line())
-            if self.cluster.judge.wrong and len(self.cluster.judge.wrong) > 50:
+            for each in wrong[self._told : _SHOWN]:  # at once: what else may be seen now is gone later
+                self.say(f"wrong: {each}")
+            self._told = len(wrong)
+            if len(wrong) > 50:
                 raise RuntimeError("too many wrong verdicts to go on")
 
     def _line(self) -> str:
@@ -161,6 +167,7 @@ class Soak:
                 for each in grown(before[node], after[node], node == SPARED)
             ],
             failures,
+            *(sorted(round(seconds, 4) for seconds in found) for found in (self.churn.pods.gaps, judge.lags)),
         )
 
     def _end_agents(self) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from tests.soak.run import Report
 
 COUNTED = ("judged", "passed", "in a transition", "with either verdict", "beside damage")
+OF_OPEN_FLOWS = ("in open flows", "passed in open flows", "inherited", "beside an absence")
 _SHOWN = 5
 
 
 def lines(report: Report) -> Iterator[str]:
     judged, passed, moving, either, beside = (report.counts.get(each, 0) for each in COUNTED)
+    in_open, passed_in_open, inherited, absent = (report.counts.get(each, 0) for each in OF_OPEN_FLOWS)
     yield (
         f"{judged:,} probes in {report.seconds:.0f} s ({judged / report.seconds:.0f} a second), {passed:,} of which "
         f"passed: {len(report.wrong)} wrong verdicts"
@@ -20,6 +22,12 @@ def lines(report: Report) -> Iterator[str]:
         f"while something was in transition: {moving:,}; of those either verdict was right for {either:,}; "
         f"beside damage, so either was: {beside:,}"
     )
+    yield (
+        f"in open flows: {in_open:,}, of which {passed_in_open:,} passed; {inherited:,} in flows of an address's "
+        f"former owner; beside a node whose agent was away, so either was right: {absent:,}"
+    )
+    yield f"addresses handed over: {_spread(report.gaps)} without a link"
+    yield f"after that, packets that still passed in flows of the former owner: {_spread(report.lags)}"
     yield f"transitions: {_spread(report.widths)}"
     yield f"transitions beside faults: {_spread(report.widths_beside_faults)}"
     yield f"repairs: {_spread(report.repairs)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-from tests.soak.judge import Judge, Sent, verdicts_of
+from tests.soak.judge import ENDS_WITHIN, Judge, Kind, Sent, verdicts_of
 from tests.soak.packets import Asked, build, number_in
 from tests.soak.timeline import BOUND, Timeline
 
@@ -80,6 +80,96 @@ def test_whoever_is_not_known_is_closed() -> None:
     assert not wrong(judge, 3.0, passed=True)
 
 
+def test_its_own_node_reaches_whoever_is_not_known_and_is_not_reached() -> None:
+    judge = judge_of(SRC)
+    way = Asked("n1", "a/dst", "172.18.0.2", "10.0.0.2", "UDP", 80)
+    for asked, passes in ((way, True), (way._replace(src="n2"), False), (way._replace(src="a/dst", dst="n1"), False)):
+        judge.judge(Sent(1, asked, 1.0, 1.01, 1000), passes)
+        assert not judge.wrong, asked
+
+
+def test_on_another_node_whoever_is_not_known_is_the_one_who_had_the_address() -> None:
+    """Its own node has heard of it, and the other one, which lets in the former one only, has not yet."""
+    former, latter = (
+        {**pod(name, "10.0.0.1"), "metadata": {"name": name, "namespace": "a", "labels": {"app": name}}}
+        for name in ("former", "src")
+    )
+    friend = {"from": [{"podSelector": {"matchLabels": {"app": "former"}}}]}
+    policy = {**DENY, "spec": {"podSelector": {"matchLabels": {"app": "dst"}}, "ingress": [friend]}}
+    far = {**pod("dst", "10.0.0.2", "n2"), "metadata": {"name": "dst", "namespace": "a", "labels": {"app": "dst"}}}
+    judge = judge_of(former, far)
+    judge.nodes["a/dst"] = "n2"
+    judge.timeline.objects["NetworkPolicy", 0] = [policy]
+    assert wrong(judge, 1.0, passed=True), "its own node has not heard of it"
+    change = judge.timeline.begin("handed over", 2.0, 0, {"Pod": [latter, far]})
+    assert not wrong(judge, 2.5, passed=True)
+    judge.timeline.finish([change], 3.0)
+    assert wrong(judge, 3.5, passed=True) and not wrong(judge, 3.5, passed=False)
+
+
+def in_flow(judge: Judge, moment: float, passed: bool, kind: Kind = "open", back: Asked | None = None) -> bool:
+    before = len(judge.wrong)
+    judge.judge(Sent(1, ASKED, moment, moment + 0.01, 1000, kind, back), passed)
+    return len(judge.wrong) > before
+
+
+def test_a_flow_that_a_change_forbids_may_pass_for_a_while_and_no_longer() -> None:
+    judge = judge_of(SRC, DST)
+    change = judge.timeline.begin("deny", 10.0, 0, {"NetworkPolicy": [DENY]})
+    judge.timeline.finish([change], 10.1)
+    assert not in_flow(judge, 10.1 + ENDS_WITHIN, passed=True) and not in_flow(judge, 10.1, passed=False)
+    assert in_flow(judge, 10.2 + ENDS_WITHIN, passed=True)
+    assert wrong(judge, 10.2, passed=True), "a new flow may not"
+    assert judge.counts["in open flows"] == 3
+
+
+def test_beside_an_absent_agent_flows_may_have_either_verdict() -> None:
+    judge = judge_of(SRC, DST)
+    absence = judge.timeline.leaves("n1", 5.0)
+    judge.timeline.returned(absence, 8.0)
+    assert not in_flow(judge, 7.0, passed=False) and not in_flow(judge, 8.0 + ENDS_WITHIN, passed=False)
+    assert in_flow(judge, 8.1 + ENDS_WITHIN, passed=False) and wrong(judge, 7.0, passed=False)
+
+
+def test_a_flow_of_the_former_owner_may_pass_for_a_moment_and_is_counted() -> None:
+    judge = judge_of(SRC, DST)
+    judge.timeline.objects["NetworkPolicy", 0] = [DENY]
+    for moment, is_wrong in ((10.1, False), (9.9 + ENDS_WITHIN, False), (10.1 + ENDS_WITHIN, True)):
+        judge.judge(Sent(1, ASKED, moment, moment + 0.01, 1000, "open", inherited=10.0), True)
+        assert bool(judge.wrong) == is_wrong
+    assert len(judge.lags) == 2 and judge.counts["inherited"] == 3
+
+
+def test_what_comes_back_may_pass_by_either_way_and_unasked_need_not() -> None:
+    judge = judge_of(SRC, DST)
+    lonely = {**DENY, "spec": {"podSelector": {}, "policyTypes": ["Egress"]}}
+    back = ASKED._replace(src="a/dst", dst="a/src", src_address="10.0.0.2", dst_address="10.0.0.1")
+    assert in_flow(judge, 1.0, passed=False, kind="answer", back=back)
+    assert not in_flow(judge, 1.0, passed=False, kind="unasked", back=back)
+    judge.timeline.finish([judge.timeline.begin("lonely", 10.0, 0, {"NetworkPolicy": [lonely]})], 10.1)
+    assert in_flow(judge, 20.0, passed=True, kind="unasked", back=back)
+
+
+def test_a_node_takes_what_comes_back_for_an_answer_where_its_own_end_may_ask() -> None:
+    """The far end lets nobody in, but may send; the near end may ask, and lets nobody in."""
+    closed = {**DENY, "spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
+    back = ASKED._replace(src="a/dst", dst="a/src", src_address="10.0.0.2", dst_address="10.0.0.1")
+    for node, passes in (("n1", False), ("n2", True)):
+        judge = judge_of(SRC, pod("dst", "10.0.0.2", node))
+        judge.nodes["a/dst"] = node
+        judge.timeline.objects["NetworkPolicy", 0] = [closed]
+        assert in_flow(judge, 1.0, passed=True, kind="unasked", back=back) != passes
+        assert in_flow(judge, 1.0, passed=True), "the flow itself may not"
+
+
+def test_states_that_never_met_are_not_mixed_however_long_is_looked_back() -> None:
+    timeline = judge_of(SRC, DST).timeline
+    for moment, kind in ((1.0, "Pod"), (2.0, "NetworkPolicy"), (3.0, "Namespace")):
+        timeline.finish([timeline.begin(kind, moment, 0, {kind: []})], moment + 0.5)
+    assert timeline.in_force(0.5, 4.0) == [(0, 0, 0), (1, 0, 0), (1, 1, 0), (1, 1, 1)]
+    assert timeline.in_force(1.7, 2.2) == [(1, 0, 0), (1, 1, 0)]
+
+
 def test_kinds_are_told_of_by_streams_of_their_own_and_each_keeps_its_order() -> None:
     judge = judge_of(SRC, DST)
     timeline = judge.timeline
@@ -97,6 +187,19 @@ def test_a_transition_that_lasts_beyond_its_bound_is_told() -> None:
     assert not timeline.overdue
     timeline.finish([timeline.begin("slow", 1.0, 0, {})], 1.1 + BOUND)
     assert [each.startswith("slow") for each in timeline.overdue] == [True]
+
+
+def test_nothing_is_forgotten_that_a_probe_may_have_met_which_waits_to_be_judged() -> None:
+    judge = judge_of(SRC, DST)
+    timeline = judge.timeline
+    assert not wrong(judge, 1.0, passed=True)
+    for moment in (10.0, 50.0, 90.0):
+        timeline.finish([timeline.begin("deny", moment, 0, {"NetworkPolicy": [DENY]})], moment + 1)
+    assert not wrong(judge, 5.0, passed=True), "the rest is judged long after it was sent"
+    assert wrong(judge, 30.0, passed=True)
+    judge.judge(Sent(1, ASKED, 95.0, 95.1, 1000), False)
+    timeline.finish([timeline.begin("again", 96.0, 0, {})], 96.0)
+    assert [each.what for each in timeline.changes] == ["deny", "again"]
 
 
 def test_damage_excuses_its_own_node_until_it_is_repaired() -> None:

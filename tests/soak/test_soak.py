@@ -23,7 +23,7 @@ modes = pytest.mark.parametrize("mode", ["legacy", "nft"])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("attach", "minutes"), [("routed", 1.75), ("bridge", 1.25)])
+@pytest.mark.parametrize(("attach", "minutes"), [("mixed", 1.75), ("bridge", 1.25)])
 def test_three_minutes_without_a_wrong_verdict(attach: str, minutes: float) -> None:
     report = soak(minutes, SEED, attach)  # type: ignore[arg-type]
     told = "\n".join(lines(report))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -16,7 +17,7 @@ from tests.oracle.fields import Object
 
 KINDS = ("Pod", "NetworkPolicy", "Namespace")
 BOUND = 3.0  # seconds, of a transition while agents run and the API server answers
-_KEPT = 12.0  # seconds for which a change is remembered after it was done: longer than a probe waits to be judged
+_KEPT = 12.0  # seconds for which a change is remembered after it was done, and after what is being judged was sent
 Versions = tuple[int, ...]  # by KINDS
 
 
@@ -49,6 +50,7 @@ class Timeline:
     objects: dict[tuple[str, int], list[Object]]  # (kind, version)
     changes: deque[Change] = field(default_factory=deque)
     damages: deque[Damage] = field(default_factory=deque)
+    absences: deque[Damage] = field(default_factory=deque)  # of agents, which end no flows meanwhile
     widths: list[float] = field(default_factory=list)
     widths_beside_faults: list[float] = field(default_factory=list)
     repairs: list[tuple[str, float]] = field(default_factory=list)
@@ -57,6 +59,9 @@ class Timeline:
     def __post_init__(self) -> None:
         self.lock = threading.Lock()
         self.now: Versions = (0, 0, 0)  # as the API server has it
+        self.judged = float(
+            "inf"
+        )  # when the probe was sent that is being judged: on a busy machine that may be long ago
         self._oldest: Versions = self.now  # before the first change that is remembered
         self._count = 0
 
@@ -83,10 +88,13 @@ class Timeline:
                 (self.widths_beside_faults if each.slack else self.widths).append(now - each.sent)
                 if now - each.sent > BOUND + each.slack:
                     self.overdue.append(f"{each.what}: {now - each.sent:.2f} s, not {BOUND + each.slack:g}")
-            while self.changes and self.changes[0].done and self.changes[0].done < now - _KEPT:
+            while self.changes and self._forgets(self.changes[0].done, now):
                 self._oldest = self.changes.popleft().versions
             for key in [key for key in self.objects if key[1] < self._oldest[KINDS.index(key[0])]]:
                 del self.objects[key]
+
+    def _forgets(self, done: float | None, now: float) -> bool:
+        return done is not None and done < min(now, self.judged) - _KEPT
 
     def damage(self, node: str, what: str, began: float, bound: float) -> Damage:
         with self.lock:
@@ -100,8 +108,21 @@ class Timeline:
             self.repairs.append((damage.what, now - damage.began))
             if now - damage.began > damage.bound:
                 self.overdue.append(f"{damage.what} on {damage.node}: {now - damage.began:.2f} s, not {damage.bound:g}")
-            while self.damages and self.damages[0].done and self.damages[0].done < now - _KEPT:
+            while self.damages and self._forgets(self.damages[0].done, now):
                 self.damages.popleft()
+
+    def leaves(self, node: str, now: float) -> Damage:
+        """The node's agent is about to go."""
+        with self.lock:
+            found = Damage(node, "no agent", now, 0)
+            self.absences.append(found)
+            return found
+
+    def returned(self, absence: Damage, now: float) -> None:
+        with self.lock:
+            absence.done = now
+            while self.absences and self._forgets(self.absences[0].done, now):
+                self.absences.popleft()
 
     def unmet(self, damage: Damage, now: float) -> None:
         """It was none: from now on it excuses nothing."""
@@ -126,12 +147,21 @@ class Timeline:
                     versions.append(each.versions[at])
         return list(product(*steps))
 
+    def in_force(self, began: float, ended: float) -> list[Versions]:
+        """The states that could be in force at any moment between: fewer than `admissible` gives for all that time, in
+        which it mixes what was never in transition together."""
+        with self.lock:
+            edges = {edge for each in self.changes for edge in (each.sent, each.done or ended) if began < edge < ended}
+        moments = sorted({began, ended, *edges})
+        return list(dict.fromkeys(state for moment in moments for state in self.admissible(moment, moment)))
+
     def damaged(self, node: str, began: float, ended: float) -> bool:
         with self.lock:
-            return any(
-                each.node == node and each.began <= ended and (each.done is None or each.done >= began)
-                for each in self.damages
-            )
+            return _among(self.damages, node, began, ended)
+
+    def absent(self, node: str, began: float, ended: float) -> bool:
+        with self.lock:
+            return _among(self.absences, node, began, ended)
 
     def recent(self, moment: float) -> list[str]:
         """For a report: what was going on about `moment`."""
@@ -148,6 +178,12 @@ class Timeline:
                 for each in self.damages
             ]
         return [text for _, text in sorted(told)]
+
+
+def _among(spans: Iterable[Damage], node: str, began: float, ended: float) -> bool:
+    return any(
+        each.node == node and each.began <= ended and (each.done is None or each.done >= began) for each in spans
+    )
 
 
 def _after(done: float | None, moment: float) -> str:
