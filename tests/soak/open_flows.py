@@ -77,7 +77,5 @@ class OpenFlows:
             src = place if there.src_address in addresses else there.src
             dst = place if there.dst_address in addresses else there.dst
             backwards = dst == place and self._rng.random() < 0.5
-            asked = there._replace(src=src, dst=dst)
-            self._flows.append(
-                OpenFlow(asked, flow.port, _UNASKED if backwards else flow.left + _UNASKED, backwards, True)
-            )
+            asked, left = there._replace(src=src, dst=dst), _UNASKED if backwards else flow.left + _UNASKED
+            self._flows.append(OpenFlow(asked, flow.port, left, backwards, inherited=now))
