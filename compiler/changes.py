@@ -50,3 +50,10 @@ class Changes(Struct, frozen=True, gc=False):
     subjects: Mapping[Subject, SubjectChange]
     members: Mapping[Source, MemberChange]
     released: frozenset[Source]
+
+
+def pod_key(event: Event) -> str:
+    """Of the pod that it is about; "" where it is about none."""
+    if isinstance(event, Pod):
+        return event.key
+    return f"{event.namespace}/{event.name}" if isinstance(event, Deleted) and event.kind == "Pod" else ""

@@ -125,6 +125,7 @@ def view_of(compiled: Compiled, options: NodeOptions) -> NodeView:
     from enforcer.kernel.weaknesses import weaknesses
     from enforcer.rules.layout import NodeView
     from enforcer.rules.modes import mode_problems
+    from enforcer.rules.view import abroad
 
     known = {node.name for node in compiled.cluster.nodes} | {pod.node for pod in compiled.cluster.pods}
     if options.node not in known:
@@ -151,6 +152,7 @@ def view_of(compiled: Compiled, options: NodeOptions) -> NodeView:
         bridges=found.bridges,
         strangers=found.strangers,
         mode=options.mode,
+        abroad=frozenset().union(*abroad(compiled.pods.values(), options.node, cidrs).values()),
     )
 
 

@@ -43,6 +43,9 @@ class Prefix(Struct, frozen=True, order=True, gc=False):
     def contains(self, other: Prefix) -> bool:
         return self.family == other.family and self.network <= other.network and other.last <= self.last
 
+    def holds(self, address: Address) -> bool:
+        return self.family == address.family and self.network <= address.value <= self.last
+
     def __str__(self) -> str:
         return f"{Address(self.family, self.network)}/{self.length}"
 

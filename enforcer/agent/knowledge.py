@@ -6,12 +6,12 @@ container runtime wrote down before the API server could say them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from compiler.changes import Deleted, Event
+from compiler.changes import Deleted, Event, pod_key
 from enforcer.agent.opening import opened_by
 from enforcer.agent.quarantine import Quarantine
 from enforcer.agent.settings import Settings
@@ -22,6 +22,7 @@ from enforcer.attachment.leaving import Leaving
 from enforcer.cluster.heard import Heard
 from enforcer.cluster.news import News
 from enforcer.rules.layout import NodeView, is_local
+from enforcer.rules.view import abroad
 from policy.cidr import Address, Prefix
 from policy.model import Pod
 
@@ -54,6 +55,7 @@ class Knowledge:
         self._settings = settings
         self._hints = Hints()
         self._here: dict[str, Pod] = {}  # the node's pods by key, as the API server says them
+        self._abroad: dict[str, frozenset[Address]] = {}  # by key, of other nodes' pods
         self._attached: Attached | None = None
         self._leaving = Leaving()
         self.again: list[str] = []
@@ -71,8 +73,7 @@ class Knowledge:
         found = Knowledge(self._settings, self.host, self.heard, quarantine)
         found._hints, found.opened, found.unreadable = self._hints, self.opened, self.unreadable
         found._leaving = self._leaving
-        for event in self.heard.everything() if self.heard.synced else ():
-            found._hear(event)
+        found._hear_all(self.heard.everything() if self.heard.synced else ())
         return found
 
     def followed(self) -> None:
@@ -96,12 +97,13 @@ class Knowledge:
             case AddressKnown() | AddressGone() | Unreadable():
                 self._hint(message)
             case _:
-                before = self.heard.node
-                for event in self.heard.take(message):
-                    self._hear(event)
+                before, blocks = self.heard.node, self.pod_cidrs
+                self._hear_all(self.heard.take(message))
                 if self.heard.node != before:
                     self.again.append("the Node object")
                     self._attached = None
+                if self.pod_cidrs != blocks:
+                    self._look_abroad([pod for pod in self.heard.objects("Pod") if isinstance(pod, Pod)])
 
     def _hint(self, message: CacheEvent) -> None:
         self.unreadable.pop(message.file, None)
@@ -110,6 +112,12 @@ class Knowledge:
         concerned = self._hints.apply(message)
         for pod in [pod for pod in self._here.values() if pod.uid in concerned]:
             self._hear(pod)
+
+    def _hear_all(self, events: Iterable[Event]) -> None:
+        known = len(self.events)
+        for event in events:
+            self._hear(event)
+        self._look_abroad(self.events[known:])
 
     def _hear(self, event: Event) -> None:
         said, event = event, self.quarantine.admit(event)
@@ -134,6 +142,17 @@ class Knowledge:
             self.local[key] = pod
         if before != pod:
             self._attached = None
+
+    def _look_abroad(self, events: Sequence[Event]) -> None:
+        """Which addresses of the node's blocks pods of other nodes have: in most clusters none, ever."""
+        pods = (event for event in events if isinstance(event, Pod))
+        found = abroad(pods, self._settings.node, self.pod_cidrs)
+        if not (found or self._abroad):
+            return
+        before, concerned = self._abroad, set(map(pod_key, events))
+        self._abroad = {key: known for key, known in before.items() if key not in concerned} | found
+        if self._abroad != before:
+            self.again.append("addresses of the node's blocks that other nodes' pods have")
 
     @property
     def attached(self) -> Attached:
@@ -196,6 +215,7 @@ class Knowledge:
             mode="off" if self.opened else settings.mode,
             unknown=settings.unknown,
             closed=closed,
+            abroad=frozenset().union(*self._abroad.values()),
         )
 
 

@@ -131,7 +131,7 @@ class Places:
 
 
 def _within(address: Address, blocks: Iterable[Prefix]) -> bool:
-    return any(block.family == address.family and block.network <= address.value <= block.last for block in blocks)
+    return any(block.holds(address) for block in blocks)
 
 
 @lru_cache(maxsize=4096)

@@ -13,7 +13,7 @@ from compiler.verdict import End, Flow, Half, verdict
 from enforcer.connections.revocation import unpacked
 from enforcer.kernel.conntrack_answer import Tracked
 from enforcer.rules.layout import NodeView
-from policy.cidr import BITS, Address, Prefix
+from policy.cidr import Address
 
 _NAMES = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMP", 132: "SCTP"}
 _WITH_PORTS = ("TCP", "UDP", "SCTP")
@@ -69,8 +69,7 @@ def _is_gone(end: End, node: NodeView, released: Collection[Address]) -> bool:
         return False
     if end.address in released:
         return True
-    own = Prefix(end.address.family, end.address.value, BITS[end.address.family])
-    return any(block.contains(own) for block in node.pod_cidrs)
+    return any(block.holds(end.address) for block in node.pod_cidrs)
 
 
 def _end(compiled: Compiled, node: NodeView, own: Collection[Address], address: Address) -> End:

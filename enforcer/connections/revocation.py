@@ -21,7 +21,7 @@ from enforcer.connections.gate import Gate
 from enforcer.kernel.conntrack_answer import Tracked
 from enforcer.kernel.conntrack_wire import packed
 from enforcer.rules.layout import NodeView
-from policy.cidr import BITS, Address, Family, Prefix
+from policy.cidr import BITS, Address, Family
 from policy.model import DIRECTIONS, Direction, Labels, Pod, Protocol
 
 _PROTOCOLS: dict[int, Protocol] = {6: "TCP", 17: "UDP", 132: "SCTP"}
@@ -146,7 +146,8 @@ class Judge:
         stretch: Hashable = address
         if address not in self._singular and self._cuts:
             stretch = address.family, bisect_right(self._cuts[address.family], address.value)
-        kind = pod and (pod.namespace, frozenset(pod.labels.items()), pod.ports), stretch
+        labels = pod and (pod.namespace, frozenset(pod.labels.items()), pod.ports)
+        kind = labels, self._is_abroad(pod), stretch
         # From 1: no place is 0.
         found = self._places[end] = self._kinds.setdefault(kind, len(self._kinds) + 1)
         return found
@@ -169,7 +170,12 @@ class Judge:
         # Where the rules let the unknown pass, its flows go on too.
         closes = self._node.mode == "enforce" and self._node.unknown == "closed"
         blocks = self._node.pod_cidrs if closes else ()
-        return address in self._released or any(_holds(block, address) for block in blocks)
+        if address in self._released:
+            return True
+        return any(block.holds(address) for block in blocks) and not self._is_abroad(self._state.pod_at(address))
+
+    def _is_abroad(self, pod: Pod | None) -> bool:
+        return pod is not None and pod.node not in ("", self._node.name)
 
     def _end(self, address: Address) -> End:
         return End(self._state.pod_at(address), address, self._node.name if address in self._own else "")
@@ -184,7 +190,3 @@ def _edges(allow: AllowSet, family: Family) -> Iterator[int]:
         for low, high in grant.peers.addresses.of(family):
             yield low
             yield high + 1
-
-
-def _holds(block: Prefix, address: Address) -> bool:
-    return block.family == address.family and block.network <= address.value <= block.last

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from functools import cache
 
 from compiler.allowset import AllowSet
-from compiler.changes import Changes, Deleted, Event, Subject, SubjectChange
+from compiler.changes import Changes, Deleted, Event, Subject, SubjectChange, pod_key
 from compiler.index import Index
 from compiler.peers import Source
 from enforcer.keeping.family import Begun, FamilyCounts, FamilyKeeper, Kernel
@@ -141,7 +141,7 @@ class Keeper:
     def _take(self, events: Iterable[Event]) -> tuple[Changes, bool]:
         """What the events change, and whether pods of this node came, went or are others now, or in another mode."""
         taken = list(events)
-        before = {key: self.index.pods.get(key) for event in taken if (key := _pod_key(event))}
+        before = {key: self.index.pods.get(key) for event in taken if (key := pod_key(event))}
         modes = {name: self._mode(name) for event in taken if (name := _namespace_name(event))}
         changes = self.index.apply(taken)
         moved = any(self._mode(name) != mode for name, mode in modes.items())
@@ -168,9 +168,3 @@ def _namespace_name(event: Event) -> str:
     return (
         event.name if isinstance(event, Namespace) or (isinstance(event, Deleted) and event.kind == "Namespace") else ""
     )
-
-
-def _pod_key(event: Event) -> str:
-    if isinstance(event, Pod):
-        return event.key
-    return f"{event.namespace}/{event.name}" if isinstance(event, Deleted) and event.kind == "Pod" else ""

@@ -118,8 +118,15 @@ class Wanted:
         near, interface = NEAR[direction], INTERFACE[direction]
         axis = self._space.axes[interface]
         pods = axis.mask(interfaces.named([*meaning.veths, *ports]))
-        elsewhere = self._space.part({near: intervals.difference(spans, meaning.blocks)})
-        places = [with_field(elsewhere, interface, axis.full & ~pods)]
+        unclosed = intervals.difference(spans, meaning.blocks)
+        places = [with_field(self._space.part({near: unclosed}), interface, axis.full & ~pods)]
+        if abroad := intervals.intersection(spans, meaning.abroad):
+            uplinks = axis.mask(interfaces.named(meaning.plain_uplinks))
+            by_uplink = self._space.part({near: intervals.union(unclosed, abroad)})
+            places = [
+                with_field(places[0], interface, axis.full & ~pods & ~uplinks),
+                with_field(by_uplink, interface, uplinks),
+            ]
         for bridge, its_ports in ports.items():
             through = interfaces.named(its_ports)
             if its_ports and routed:
@@ -127,7 +134,7 @@ class Wanted:
             if meaning.is_open and spans != meaning.groups:
                 everything = intervals.union(interfaces.none, interfaces.some)
                 through = intervals.difference(everything, interfaces.named(meaning.ports))
-            allowed = intervals.difference(spans, meaning.blocks) if routed or direction == "egress" else spans
+            allowed = unclosed if routed or direction == "egress" else spans
             places.append(
                 self._space.part({near: allowed, interface: interfaces.named([bridge]), PORT[direction]: through})
             )

@@ -7,7 +7,7 @@ The second path to the same answer as `layout`, which it never asks: no chain, s
   are denied.
 - Everything else needs both its halves, each looked at from the near end (INPUT has the egress half only): a pod's
   address must be on the pod's interface, and then what its allow-set says holds; no other address may be there, or in
-  a block that only pods of this node have addresses in.
+  a block that only pods of this node have addresses in, but by an uplink one that a pod of another node has.
 - The interface of a bridged pod is its port, and, of what is routed to the bridge, the bridge. Every other port of a
   bridge with pods is like a pod's interface, but for those of uplinks. Groups of addresses reach the ports of pods that
   nothing isolates. Neighbour discovery passes from port to port; routers are behind uplinks.
@@ -90,6 +90,9 @@ class Meaning:
         self.uplinks = {b: [u for u in node.uplinks if node.bridges.get(u) == b] for b in sorted(self._bridges())}
         blocks = () if opened else node.pod_cidrs
         self.blocks = intervals.normal((b.network, b.last) for b in blocks if b.family == family)
+        abroad = intervals.normal((a.value, a.value) for a in node.abroad if a.family == family)
+        self.abroad = intervals.intersection(abroad, self.blocks)
+        self.plain_uplinks = sorted(set(node.uplinks) - {*pods, *node.strangers, *node.bridges, *self.uplinks})
         self.groups = _GROUPS[family] if self.uplinks else ()
         ((_, self.last_address),) = WHOLE[family]
         # Allow-sets share peer-sets, and a peer-set may have many members.
@@ -210,6 +213,7 @@ class Meaning:
                 yield {SERVICE: offered, FAR[direction]: far}
         for direction in DIRECTIONS:
             yield {NEAR[direction]: self.blocks, INTERFACE[direction]: interfaces.named(self.veths)}
+            yield {NEAR[direction]: self.abroad, INTERFACE[direction]: interfaces.named(self.plain_uplinks)}
             yield {NEAR[direction]: self.groups, INTERFACE[direction]: interfaces.named(self.uplinks)}
             yield {PORT[direction]: interfaces.named(self.ports)}
             for ports in self.uplinks.values():

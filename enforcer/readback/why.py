@@ -115,6 +115,8 @@ class _Asked(Struct, frozen=True):
             return self._place(direction, f"{near} is a group of addresses, which no isolated pod behind {port} gets")
         if interface in self.meaning.veths:
             return self._place(direction, f"{near} is no address of the pod behind {interface}")
+        if interface in self.meaning.plain_uplinks and intervals.contains(self.meaning.abroad, near.value):
+            return Reason(direction, True, f"{near} is a pod's of another node, to which {interface} leads")
         if intervals.contains(self.meaning.blocks, near.value):
             return self._place(direction, f"{near} is in a block of this node's pods, and no pod is known to have it")
         if bridge and not self._is_open(direction, interface, port):

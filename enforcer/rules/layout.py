@@ -17,6 +17,7 @@ The paths of a packet, in the filter table of one family (`-j` comes back, `-g` 
     PODFENCE-EGRESS ─g─► leaf: address and veth ─g─► PF-e-<pod> ─g─► PF-a-<allow-set> ─► back, or ─g─► PODFENCE-DENY-OUT
                     ─g─► PODFENCE-OUT-OTHER: what no leaf knows
         a known address on its own veth (a pod that nothing isolates)  ─► back
+        another node's pod's address in this node's blocks, by an uplink ─► back
         another source on a pod's veth, or a pod's address elsewhere   ─► PODFENCE-SPOOFED, dropped
         an address of the node's pods that nobody is known to have,
         or one on an interface of which nobody knows whose pod's it is ─► PODFENCE-UNKNOWN, dropped
@@ -45,7 +46,7 @@ from enforcer.rules.base import base_chains
 from enforcer.rules.dispatch import Chains, dispatch
 from enforcer.rules.leaves import Leaves, PodRules, leaves_of, pod_rules
 from enforcer.rules.members import SetSpec, fill
-from enforcer.rules.others import other_rules, stranger_sets, veth_sets
+from enforcer.rules.others import abroad_set, other_rules, stranger_sets, veth_sets
 from enforcer.rules.ports import groups_chain
 from enforcer.rules.ruleset import HookName, IpSet, Return, RuleSet
 from enforcer.rules.subjects import Subject, hosts, node_sets, subjects_of
@@ -130,7 +131,7 @@ class _Drawing:
         self._root = self._input_root()
         self.chains: Chains = base_chains(family, node, self._root, self._audits)
         self.specs: dict[str, SetSpec] = {}
-        sets = (*self._veths, *self._strangers, *node_sets(self._subjects, node, family))
+        sets = [*self._veths, *self._strangers, *abroad_set(node, family), *node_sets(self._subjects, node, family)]
         self.sets = {found.name: found for found in sets}
 
     def draw(self, direction: Direction) -> None:

@@ -18,6 +18,7 @@ from typing import Literal
 from enforcer.rules import names
 from enforcer.rules.ports import bridge_rules, group_rules
 from enforcer.rules.ruleset import Dst, Element, Goto, InInterface, InSet, IpSet, OutInterface, Return, Rule, Src
+from enforcer.rules.subjects import hosts
 from enforcer.rules.view import NodeView
 from policy.cidr import Family, Prefix
 from policy.model import Direction
@@ -52,18 +53,33 @@ def stranger_sets(node: NodeView, family: Family) -> list[IpSet]:
     return veth_sets(routed, family, "strangers") if routed and node.unknown == "closed" else []
 
 
+def abroad_set(node: NodeView, family: Family) -> list[IpSet]:
+    """None where there are no such addresses, no uplinks to them, or where nothing is closed by its address."""
+    found = hosts(address for address in node.abroad if address.family == family)
+    if not found or not node.plain_uplinks or node.unknown == "open":
+        return []
+    return [IpSet(_abroad(family), "hash:ip", found)]
+
+
+def _abroad(family: Family) -> str:
+    return names.set_name(family, "abroad")
+
+
 def other_rules(
     direction: Direction, family: Family, node: NodeView, veths: Sequence[str], strangers: Sequence[str]
 ) -> tuple[Rule, ...]:
-    """The chain; `veths` and `strangers` are the names of the sets of interfaces."""
+    """The chain; `veths` and `strangers` are the names of the sets of interfaces. An address that is another node's
+    pod's by now is believed of an uplink alone: a pod that has just got it here is not known yet."""
     end: Literal["src", "dst"] = "dst" if direction == "ingress" else "src"
     liar = names.UNKNOWN if direction == "ingress" else names.SPOOFED
     near, interface = (Dst, OutInterface) if direction == "ingress" else (Src, InInterface)
     blocks = node.pod_cidrs if node.unknown == "closed" else ()
+    abroad = InSet(_abroad(family), (end,))
     return (
         Rule((InSet(names.set_name(family, "known"), (end, end)),), Return()),
         Rule((InSet(names.set_name(family, "pods"), (end,)),), Goto(liar)),
         *group_rules(direction, family, node),
+        *(Rule((abroad, interface(name)), Return()) for name in node.plain_uplinks if abroad_set(node, family)),
         *(Rule((near(block),), Goto(names.UNKNOWN)) for block in blocks if block.family == family),
         *(Rule((interface(name),), Return()) for name in node.plain_uplinks),
         *(Rule((InSet(name, (end, end)),), Goto(liar)) for name in veths),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -10,6 +10,7 @@ from msgspec import Struct
 from compiler.verdict import NodeEgress
 from enforcer.rules.modes import Mode
 from policy.cidr import Address, Prefix
+from policy.model import Pod
 
 # The bit of a connection's mark that says it is revoked; docs/adr says whose bits the others are.
 DEFAULT_MARK = 0x1000
@@ -34,7 +35,7 @@ class NodeView(Struct, frozen=True):
     there is routed. `strangers`: interfaces that are surely a pod's, though nobody knows yet whose: closed until known.
     `mode`: the node's, which a namespace's label overrides. `unknown`: "open" lets what is not known yet pass, which is
     unsafe: a new pod is not isolated until the agent has seen it. `closed`: addresses that let nothing pass for the
-    moment."""
+    moment. `abroad`: addresses in `pod_cidrs` that other nodes' pods are known to have, which only uplinks lead to."""
 
     name: str
     veths: Mapping[str, str]
@@ -49,6 +50,7 @@ class NodeView(Struct, frozen=True):
     mode: Mode = "enforce"
     unknown: Literal["closed", "open"] = "closed"
     closed: frozenset[Address] = frozenset()
+    abroad: frozenset[Address] = frozenset()
 
     def attachment(self, pod: str) -> Attachment | None:
         interface = self.veths.get(pod)
@@ -70,3 +72,16 @@ class NodeView(Struct, frozen=True):
         """Uplinks that rules may name: a bridge with pods behind it says nothing of who sends, nor does a port."""
         pods = {*self.veths.values(), *self.strangers, *self.pod_bridges, *self.bridges}
         return [name for name in self.uplinks if name not in pods]
+
+
+def abroad(pods: Iterable[Pod], node: str, pod_cidrs: Iterable[Prefix]) -> dict[str, frozenset[Address]]:
+    """Of pods of other nodes, by key, the addresses that they have in the node's blocks: where a network gives them out
+    of another order than the Node objects say, as Calico's own IPAM does."""
+    spans = [(block.family, block.network, block.last) for block in pod_cidrs]
+    found: dict[str, frozenset[Address]] = {}
+    for pod in pods:
+        for address in pod.addresses if pod.node and pod.node != node else ():
+            for family, first, last in spans:
+                if first <= address.value <= last and address.family == family and pod.selectable:
+                    found[pod.key] = found.get(pod.key, frozenset()) | {address}
+    return found

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from enforcer.agent.serve_local import ask
 from lab.probe import Outcome, Probe
 from lab.topology import Host
 from podfence.lab_objects import _pod
+from policy.cidr import Address
 from policy.model import ContainerPort, Pod
 from tests.agent.node import Cluster, cluster_in, saved, until
 from tests.enforcer.connections import connection
@@ -204,6 +206,21 @@ def open_flows(cluster: Cluster, host: Host) -> int:
 def programmed(cluster: Cluster, namespace: str, name: str) -> bool:
     question = {"ask": "programmed", "kind": "Pod", "namespace": namespace, "name": name}
     return any(answer["programmed"] for answer in ask(str(cluster.folder / "state"), question))
+
+
+@backends
+def test_a_pod_of_another_node_may_have_an_address_of_this_nodes_block(cluster: Cluster) -> None:
+    """As where the network gives addresses out by itself. Once it is gone the address is closed again."""
+    block = next(node.pod_cidrs[0] for node in cluster.world.lab.cluster.nodes if node.name == "n1")
+    guest = Pod("shop", "guest", {}, node="n2", uid="uid-guest", addresses=(Address(4, block.network + 200),))
+    guest = cluster.world.lab.add(replace(guest, ports=(ContainerPort("", "TCP", 80),)))
+    into, out_of = Probe("shop/web", "shop/guest", "TCP", 80), Probe("shop/guest", "shop/web", "TCP", 80)
+    with cluster.agent():
+        assert cluster.world.outcomes(into, out_of) == [DROPPED, DROPPED], "nobody is known to have it"
+        cluster.put(_pod(guest))
+        until(lambda: cluster.world.outcomes(into, out_of) == [OPEN, OPEN], "it is known")
+        cluster.delete("Pod", "shop", "guest")
+        until(lambda: cluster.world.outcomes(into, out_of) == [DROPPED, DROPPED], "it is gone")
 
 
 @backends

@@ -295,3 +295,22 @@ def test_flows_that_others_let_in_are_looked_at_once_the_rules_are_repaired(tmp_
     world.say(replace(pods[0], labels={"other": "label"}))
     world.turn()
     assert world.flows.told[-1].everything, "a change of our own found it"
+
+
+def test_addresses_of_the_nodes_blocks_that_other_nodes_pods_have_are_followed(tmp_path: Path) -> None:
+    """And no longer once these pods are gone, finished or their node's own."""
+    world, _ = synced(tmp_path)
+    guest = Pod("guests", "guest", {}, node="another", addresses=(Address(4, (10 << 24) + (1 << 16) + 65000),))
+
+    def abroad() -> frozenset[Address]:
+        world.turn()
+        assert world.as_fresh() and world.loop.view
+        return world.loop.view.abroad & {*guest.addresses}
+
+    for away in (Deleted("Pod", "guests", "guest"), replace(guest, phase="Succeeded"), replace(guest, addresses=())):
+        world.say(guest)
+        assert abroad() == {*guest.addresses}
+        world.say(away)
+        assert not abroad()
+    world.say(guest)
+    assert abroad() and world.knowledge.anew(world.knowledge.quarantine).view(frozenset()).abroad >= abroad()

@@ -94,12 +94,13 @@ def _policy(rng: Random, number: int) -> dict[str, Any]:
 def view(rng: Random) -> NodeView:
     veths = {f"shop/p{number}": f"veth{number}" for number in (1, 2, 3) if number < 3 or rng.random() < 0.8}
     node = NodeView(NODE, veths, (BLOCK,) * rng.choice((0, 1)), node_egress=rng.choice(("enforce", "allow")))
-    return somehow(rng, node)
+    node = somehow(rng, node)
+    return replace(node, uplinks=(*node.uplinks, *rng.choice(((), ("eth0",)))))
 
 
 def somehow(rng: Random, node: NodeView) -> NodeView:
     """The same node, and perhaps some or all pods on a bridge, which may have an uplink; perhaps an interface of which
-    nobody knows whose it is; in any mode."""
+    nobody knows whose it is; perhaps with addresses of its blocks that other nodes' pods have; in any mode."""
     some = rng.choice((0.0, 0.6, 1.0))
     bridges = {interface: "br0" for interface in node.veths.values() if rng.random() < some}
     uplinks, strangers = node.uplinks, tuple(rng.sample(("new", "newer"), rng.choice((0, 0, 0, 1))))
@@ -114,6 +115,11 @@ def somehow(rng: Random, node: NodeView) -> NodeView:
         strangers=strangers,
         mode=rng.choice(("enforce", "enforce", "enforce", "audit", "off")),
         unknown=rng.choice(("closed", "closed", "open")),
+        abroad=frozenset(
+            Address(block.family, block.network + rng.randrange(12))
+            for block in node.pod_cidrs
+            for _ in range(rng.choice((0, 0, 3)))
+        ),
     )
 
 
