@@ -155,7 +155,8 @@ def _identity(resource: Resource, body: bytes | Raw) -> _Identity | None:
 def _named(body: bytes | Raw) -> _Identity:
     try:
         return _NAMED.decode(body).metadata
-    except UnicodeDecodeError:  # somewhere; what the object is called may be readable all the same
+    except (msgspec.DecodeError, UnicodeDecodeError):  # by releases of msgspec
+        # Bytes that are no text may be anywhere; what the object is called may be readable all the same.
         return _NAMED.decode(bytes(body).decode(errors="replace")).metadata
 
 

@@ -182,12 +182,12 @@ def test_a_status_says_what_it_can() -> None:
 def test_nothing_is_made_by_threads_that_read_at_the_same_time() -> None:
     """msgspec crashes where two threads make a decoder of one struct at once. Found by the soak: one agent of hundreds
     ended by SIGSEGV when it began."""
-    decode._decoder.cache_clear()
+    decode._reader.cache_clear()
     Watchers(ALL, None, print)  # type: ignore[arg-type]
-    made = decode._decoder.cache_info().misses
+    made = decode._reader.cache_info().misses
     odd_pod = {"spec": {"containers": [{"ports": 7}]}, "status": {"podIPs": "none"}}
     for kind, more in {"Namespace": {}, "Node": {"spec": {}}, "Pod": odd_pod, "NetworkPolicy": {"spec": {}}}.items():
         resource = resource_of(kind)  # type: ignore[arg-type]
         tree = {"kind": kind, "apiVersion": resource.api_version, "metadata": {"name": "x", "namespace": "a"}, **more}
         assert read_object(resource, json.dumps(tree).encode())
-    assert made == decode._decoder.cache_info().misses == 3
+    assert made == decode._reader.cache_info().misses == 3
