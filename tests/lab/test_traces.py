@@ -32,6 +32,11 @@ from policy.model import Cluster, Pod
 with Lab(sys.argv[1], Cluster([], [Pod("x", f"p{n}", {}) for n in range(3)], [], [], [], []), [("TCP", 80)]) as lab:
     print("up", flush=True)
 """
+HEARD = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+"""
 WAIT = "    time.sleep(60)\n"
 PROBE = """
     from lab.probe import Probe
@@ -52,7 +57,10 @@ def traces(name: str) -> list[str]:
 
 def process(name: str, script: str) -> subprocess.Popen[str]:
     """A process whose lab is up when this returns."""
-    started = subprocess.Popen([sys.executable, "-c", script, name], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    # Whoever runs the tests in the background may have had signals ignored, and children inherit that.
+    started = subprocess.Popen(
+        [sys.executable, "-c", HEARD + script, name], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     assert started.stdout is not None
     assert started.stdout.readline() == "up\n"
     return started
