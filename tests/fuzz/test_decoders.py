@@ -32,7 +32,7 @@ FOUND = {
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_for_a_moment(target: Target) -> None:
-    result = run(target.name, 0.3, seed=7)
+    result = run(target.name, 1.0, seed=7)
     assert result.found is None, result.found
     assert result.inputs > len(target.examples()), "it got beyond the examples themselves"
 
