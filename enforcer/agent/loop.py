@@ -26,7 +26,7 @@ from enforcer.agent.refusals import Refusals
 from enforcer.agent.trial import culprits
 from enforcer.attachment.hostview import own_addresses
 from enforcer.cluster.news import Changed, Kind, Listed, Trouble
-from enforcer.connections.concern import NOTHING, Concern, concern, owners_of, touched, treated_otherwise
+from enforcer.connections.concern import NOTHING, Concern, concern, owners_of, touched, treated_otherwise, went_abroad
 from enforcer.connections.ender import Moment
 from enforcer.connections.gate import Gate
 from enforcer.keeping.keep import Keeper
@@ -201,7 +201,7 @@ class Loop:
         view = knowledge.view(self._closed)
         self._concern = self._concern.joined(
             concern(changes, knowledge.local, treated_otherwise(self.view, view, knowledge.local))
-        )
+        ).joined(went_abroad(self.view, view))
         self._check()
         plans = self.keeper.bring(view)
         self._seen(plans)

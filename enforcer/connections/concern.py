@@ -66,6 +66,12 @@ def treated_otherwise(before: NodeView | None, now: NodeView, local: Mapping[str
     return {key for key in local if before.veths.get(key) != now.veths.get(key)}
 
 
+def went_abroad(before: NodeView | None, now: NodeView) -> Concern:
+    """The flows of addresses of the node's blocks that other nodes' pods have got, or have no more."""
+    moved = before.abroad ^ now.abroad if before else frozenset()
+    return Concern(moved, restores=bool(moved))
+
+
 def touched(state: State, events: Iterable[Event]) -> frozenset[Address]:
     """The addresses of the pods that `events` are about: those that they have in `state`, which is still the one before
     the events, and those that they get."""

@@ -147,7 +147,7 @@ class Judge:
         if address not in self._singular and self._cuts:
             stretch = address.family, bisect_right(self._cuts[address.family], address.value)
         labels = pod and (pod.namespace, frozenset(pod.labels.items()), pod.ports)
-        kind = labels, self._is_abroad(pod), stretch
+        kind = labels, address in self._node.abroad, stretch
         # From 1: no place is 0.
         found = self._places[end] = self._kinds.setdefault(kind, len(self._kinds) + 1)
         return found
@@ -172,10 +172,7 @@ class Judge:
         blocks = self._node.pod_cidrs if closes else ()
         if address in self._released:
             return True
-        return any(block.holds(address) for block in blocks) and not self._is_abroad(self._state.pod_at(address))
-
-    def _is_abroad(self, pod: Pod | None) -> bool:
-        return pod is not None and pod.node not in ("", self._node.name)
+        return any(block.holds(address) for block in blocks) and address not in self._node.abroad
 
     def _end(self, address: Address) -> End:
         return End(self._state.pod_at(address), address, self._node.name if address in self._own else "")

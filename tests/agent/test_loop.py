@@ -310,7 +310,9 @@ def test_addresses_of_the_nodes_blocks_that_other_nodes_pods_have_are_followed(t
     for away in (Deleted("Pod", "guests", "guest"), replace(guest, phase="Succeeded"), replace(guest, addresses=())):
         world.say(guest)
         assert abroad() == {*guest.addresses}
+        assert world.flows.told[-1].ends >= {*guest.addresses} and world.flows.told[-1].restores
         world.say(away)
         assert not abroad()
+        assert world.flows.told[-1].ends >= {*guest.addresses}
     world.say(guest)
     assert abroad() and world.knowledge.anew(world.knowledge.quarantine).view(frozenset()).abroad >= abroad()
