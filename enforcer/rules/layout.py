@@ -128,16 +128,17 @@ class _Drawing:
         self._subjects = subjects
         self._audits = any(subject.mode == "audit" for subject in self._subjects)
         self._veths, self._strangers = veth_sets(node.routed, family), stranger_sets(node, family)
+        self._abroad = abroad_set(node, family)
         self._root = self._input_root()
         self.chains: Chains = base_chains(family, node, self._root, self._audits)
         self.specs: dict[str, SetSpec] = {}
-        sets = [*self._veths, *self._strangers, *abroad_set(node, family), *node_sets(self._subjects, node, family)]
+        sets = [*self._veths, *self._strangers, *self._abroad, *node_sets(self._subjects, node, family)]
         self.sets = {found.name: found for found in sets}
 
     def draw(self, direction: Direction) -> None:
         other = names.OTHERS[direction]
-        interfaces = ([found.name for found in each] for each in (self._veths, self._strangers))
-        self.chains[other] = other_rules(direction, self._family, self._node, *interfaces)
+        sets = ([found.name for found in each] for each in (self._veths, self._strangers, self._abroad))
+        self.chains[other] = other_rules(direction, self._family, self._node, *sets)
         leaves: Leaves = {}
         counted: dict[str, list[Address]] = {"denied": [], "audited": []} if self._audits else {"denied": []}
         for subject in self._subjects:

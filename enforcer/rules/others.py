@@ -58,28 +58,29 @@ def abroad_set(node: NodeView, family: Family) -> list[IpSet]:
     found = hosts(address for address in node.abroad if address.family == family)
     if not found or not node.plain_uplinks or node.unknown == "open":
         return []
-    return [IpSet(_abroad(family), "hash:ip", found)]
-
-
-def _abroad(family: Family) -> str:
-    return names.set_name(family, "abroad")
+    return [IpSet(names.set_name(family, "abroad"), "hash:ip", found)]
 
 
 def other_rules(
-    direction: Direction, family: Family, node: NodeView, veths: Sequence[str], strangers: Sequence[str]
+    direction: Direction,
+    family: Family,
+    node: NodeView,
+    veths: Sequence[str],
+    strangers: Sequence[str],
+    abroad: Sequence[str],
 ) -> tuple[Rule, ...]:
-    """The chain; `veths` and `strangers` are the names of the sets of interfaces. An address that is another node's
-    pod's by now is believed of an uplink alone: a pod that has just got it here is not known yet."""
+    """The chain; `veths` and `strangers` are the names of the sets of interfaces, `abroad` of that of addresses. One
+    that is another node's pod's by now is believed of an uplink alone: a pod that has just got it here is not known
+    yet."""
     end: Literal["src", "dst"] = "dst" if direction == "ingress" else "src"
     liar = names.UNKNOWN if direction == "ingress" else names.SPOOFED
     near, interface = (Dst, OutInterface) if direction == "ingress" else (Src, InInterface)
     blocks = node.pod_cidrs if node.unknown == "closed" else ()
-    abroad = InSet(_abroad(family), (end,))
     return (
         Rule((InSet(names.set_name(family, "known"), (end, end)),), Return()),
         Rule((InSet(names.set_name(family, "pods"), (end,)),), Goto(liar)),
         *group_rules(direction, family, node),
-        *(Rule((abroad, interface(name)), Return()) for name in node.plain_uplinks if abroad_set(node, family)),
+        *(Rule((InSet(name, (end,)), interface(uplink)), Return()) for name in abroad for uplink in node.plain_uplinks),
         *(Rule((near(block),), Goto(names.UNKNOWN)) for block in blocks if block.family == family),
         *(Rule((interface(name),), Return()) for name in node.plain_uplinks),
         *(Rule((InSet(name, (end, end)),), Goto(liar)) for name in veths),
