@@ -24,9 +24,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from benchmarks import page
-from benchmarks.machine import describe
-from benchmarks.record import RESULTS, Case, Figure, Report, Size, figure, percentile, read, write
+from benchmarks.by_itself import keep
+from benchmarks.record import RESULTS, Case, Figure, Size, figure, percentile
 from tests.cluster import addresses, pods
 from tests.cluster.cluster import Cluster
 from tests.cluster.control import Control, until
@@ -235,19 +234,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--into", type=Path, default=RESULTS)
     parser.add_argument("--backend", action="append", choices=("nft", "legacy"), help="default: both")
     options = parser.parse_args(arguments)
-    began, load = time.monotonic(), os.getloadavg()[0]
-    recorded = datetime.now(UTC).isoformat(timespec="seconds")
-    figures: list[Figure] = []
-    for backend in options.backend or ("nft", "legacy"):
-        figures += measure(options.size, "ptp", backend)
-    seconds = round(time.monotonic() - began, 1)
-    report = Report(NAME, options.size, recorded, seconds, (load, os.getloadavg()[0]), describe(), tuple(figures))
-    write(report, options.into)
-    for each in figures:
-        print(("" if each.met else "missed: ") + page.sentence(each))
-    if options.into == RESULTS:
-        page.update(read(RESULTS))
-    return 0 if all(each.met for each in figures) else 1
+    backends = options.backend or ("nft", "legacy")
+    found = (each for backend in backends for each in measure(options.size, "ptp", backend))
+    return keep(NAME, options.size, options.into, lambda: found)
 
 
 if __name__ == "__main__":

@@ -14,20 +14,17 @@ import json
 import os
 import ssl
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import local
 from typing import Any
 
-from benchmarks import page
 from benchmarks.api_objects import PORT, World, namespace, pod, policy
+from benchmarks.by_itself import keep
 from benchmarks.explain_bench import keys
-from benchmarks.machine import describe
 from benchmarks.process import seconds
-from benchmarks.record import RESULTS, Case, Figure, Report, Size, figure, read, write
+from benchmarks.record import RESULTS, Case, Figure, Size, figure
 from tests.cluster import addresses
 from tests.cluster.cluster import Cluster
 from tests.cluster.control import Control, until
@@ -184,16 +181,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--size", choices=("quick", "full"), default="full")
     parser.add_argument("--into", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
-    began, load = time.monotonic(), os.getloadavg()[0]
-    recorded = datetime.now(UTC).isoformat(timespec="seconds")
-    figures = tuple(measure(options.size))
-    taken = round(time.monotonic() - began, 1)
-    write(Report(NAME, options.size, recorded, taken, (load, os.getloadavg()[0]), describe(), figures), options.into)
-    for each in figures:
-        print(("" if each.met else "missed: ") + page.sentence(each))
-    if options.into == RESULTS:
-        page.update(read(RESULTS))
-    return 0 if all(each.met for each in figures) else 1
+    return keep(NAME, options.size, options.into, lambda: measure(options.size))
 
 
 if __name__ == "__main__":

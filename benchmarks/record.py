@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Literal
@@ -10,7 +13,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from benchmarks.machine import Machine
+from benchmarks.machine import Machine, describe
 
 Size = Literal["quick", "full"]
 Unit = Literal["ratio", "ns", "µs", "ms", "s", "MB", "count"]
@@ -63,6 +66,15 @@ def percentile(samples: Sequence[float], which: int) -> float:
 def rounded(value: float) -> float:
     """To four digits: more would be noise, in the page and in every diff of a recording."""
     return float(f"{value:.4g}")
+
+
+def recorded(name: str, size: Size, measure: Callable[[], Iterable[Figure]]) -> Report:
+    """What `measure` finds, with when, how long and beside what else it was."""
+    began, load = time.monotonic(), os.getloadavg()[0]
+    moment = datetime.now(UTC).isoformat(timespec="seconds")
+    figures = tuple(measure())
+    seconds = round(time.monotonic() - began, 1)
+    return Report(name, size, moment, seconds, (load, os.getloadavg()[0]), describe(), figures)
 
 
 def write(report: Report, folder: Path = RESULTS) -> Path:

@@ -9,19 +9,15 @@ Ends with 1 where a figure misses its target. Needs namespaces of its own: `tool
 from __future__ import annotations
 
 import argparse
-import os
 import pkgutil
 import sys
-import time
-from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
 import benchmarks
 from benchmarks import page
-from benchmarks.machine import describe
 from benchmarks.plot import draw_all
-from benchmarks.record import RESULTS, Figure, Report, Size, read, write
+from benchmarks.record import RESULTS, Report, Size, read, recorded, write
 
 _SUFFIX = "_bench"
 
@@ -34,11 +30,7 @@ def names() -> list[str]:
 
 def run(name: str, size: Size) -> Report:
     module = import_module(f"benchmarks.{name}{_SUFFIX}")
-    began, load = time.monotonic(), os.getloadavg()[0]
-    recorded = datetime.now(UTC).isoformat(timespec="seconds")
-    figures: tuple[Figure, ...] = tuple(module.measure(size))
-    seconds = round(time.monotonic() - began, 1)
-    return Report(name, size, recorded, seconds, (load, os.getloadavg()[0]), describe(), figures)
+    return recorded(name, size, lambda: module.measure(size))
 
 
 def main(arguments: list[str]) -> int:
