@@ -7,6 +7,8 @@ cluster may come back as anybody.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from msgspec import Struct
 
@@ -161,20 +163,29 @@ def by_namespace(reach: Reach) -> tuple[tuple[Node, ...], list[list[Cell]]]:
     counts = [0] * (outside + 1)
     for at, node in zip(owner, reach.nodes, strict=True):
         counts[at] += node.pods
-    sums = [[Cell(ALL_PORTS, NO_PORTS)] * (outside + 1) for _ in range(outside + 1)]
-    asked = set()
+    # There are millions of cells, and few kinds of them, each one object: those between two namespaces, once each.
+    kinds: dict[int, Cell] = {}
+    met: list[set[tuple[int, int]]] = [set() for _ in range(outside + 1)]
     for src, row in enumerate(reach.rows()):
-        for dst, cell in enumerate(row):
-            if src == dst and (src == reach.outside or reach.places[src].is_one_pod):
-                continue
-            before = sums[owner[src]][owner[dst]]
-            asked.add((owner[src], owner[dst]))
-            if before.every != cell.every or before.some != cell.some:
-                sums[owner[src]][owner[dst]] = Cell(before.every.intersection(cell.every), before.some.union(cell.some))
-    cells = [[cell if (src, dst) in asked else NOTHING for dst, cell in enumerate(row)] for src, row in enumerate(sums)]
+        asked: Iterable[tuple[int, int]] = zip(owner, map(id, row), strict=True)
+        if src == reach.outside or reach.places[src].is_one_pod:
+            asked = ((to, kind) for dst, (to, kind) in enumerate(asked) if dst != src)
+        met[owner[src]].update(asked)
+        kinds.update(zip(map(id, row), row, strict=True))
+    cells = [[NOTHING] * (outside + 1) for _ in met]
+    for src, found in enumerate(met):
+        for dst, each in groupby(sorted(found), itemgetter(0)):
+            cells[src][dst] = _over([kinds[kind] for _, kind in each])
     # A namespace may be called so too.
     called = [f"namespace {name}" if name == OUTSIDE else name for name in numbers]
     return tuple(Node(name, counts[at]) for at, name in enumerate([*called, OUTSIDE])), cells
+
+
+def _over(cells: Iterable[Cell]) -> Cell:
+    every, some = ALL_PORTS, NO_PORTS
+    for cell in cells:
+        every, some = every.intersection(cell.every), some.union(cell.some)
+    return Cell(every, some)
 
 
 def workloads(reach: Reach) -> tuple[Sequence[Node], list[list[Cell]]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
 from random import Random
 
 import pytest
 
+from compiler.ports import ALL_PORTS, NO_PORTS
 from compiler.reach import NOTHING, Cell, Reach, by_namespace
 from tests.compiler.test_compare import allows, compiled, every_pair, ports_worth_asking
 from tests.generate import _elsewhere, cluster
@@ -91,6 +93,24 @@ def test_pods_that_a_block_tells_apart_are_two() -> None:
     assert reach.cell(names.index("shop/one"), db) and not reach.cell(names.index("shop/two"), db)
 
 
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_a_namespace_is_all_pairs_of_its_places(seed: int) -> None:
+    reach = Reach(compiled(cluster(Random(seed))))
+    nodes, cells = by_namespace(reach)
+    spaces = [place.namespace for place in reach.places]
+    names = [*dict.fromkeys(spaces), None]
+    assert len(nodes) == len(names)
+    of = {name: [at for at, space in enumerate([*spaces, None]) if space == name] for name in names}
+    for (row, src), (column, dst) in product(enumerate(names), enumerate(names)):
+        pairs = [(one, other) for one in of[src] for other in of[dst]]
+        alone = {at for at in of[src] if at == reach.outside or reach.places[at].is_one_pod}
+        found = [reach.cell(one, other) for one, other in pairs if one != other or one not in alone]
+        every, some = ALL_PORTS, NO_PORTS
+        for cell in found:
+            every, some = every.intersection(cell.every), some.union(cell.some)
+        assert cells[row][column] == (Cell(every, some) if found else NOTHING)
+
+
 def test_by_namespace_every_and_some() -> None:
     closed = policy("{podSelector: {matchLabels: {app: db}}}")
     nodes, cells = by_namespace(Reach(compiled([*standing(), closed])))
@@ -106,7 +126,7 @@ def test_a_namespace_called_outside_is_not_the_outside() -> None:
 
 
 def test_a_cell_says_which_are_some() -> None:
-    from compiler.ports import NO_PORTS, port_range
+    from compiler.ports import port_range
 
     web, dns = port_range("TCP", 80, 80), port_range("UDP", 53, 53)
     assert str(Cell(web, web.union(dns))) == "80/TCP, 53/UDP (some)"
