@@ -56,6 +56,7 @@ Source = PeerSet | NamedSource
 # An address; of a named source with the protocol and the number of the port.
 Member = tuple[Address, Protocol | None, int]
 EVERYONE = PeerSet((), ALL_ADDRESSES)
+EVERY_POD = PeerSet((PodTerm(EVERYTHING, EVERYTHING),))
 NOBODY = PeerSet()
 
 

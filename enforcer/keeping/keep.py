@@ -20,7 +20,7 @@ from functools import cache
 from compiler.allowset import AllowSet
 from compiler.changes import Changes, Deleted, Event, Subject, SubjectChange, pod_key
 from compiler.index import Index
-from compiler.peers import Source
+from compiler.peers import EVERY_POD, Source
 from enforcer.keeping.family import Begun, FamilyCounts, FamilyKeeper, Kernel
 from enforcer.rules.allow import sources
 from enforcer.rules.layout import NodeView, is_local
@@ -135,8 +135,9 @@ class Keeper:
         return lambda each: each.lay_out(pods(), self._view, tidily)
 
     def _uses(self, allow: AllowSet) -> set[Source]:
-        """The sources whose members the sets of an allow-set hold, in any family."""
-        return {source for each in self._families for source in sources(allow, each.family)}
+        """The sources whose members sets hold for an allow-set, in any family: its own sets, and how it denies."""
+        found = {source for each in self._families for source in sources(allow, each.family)}
+        return found | {EVERY_POD} if allow.isolated else found
 
     def _take(self, events: Iterable[Event]) -> tuple[Changes, bool]:
         """What the events change, and whether pods of this node came, went or are others now, or in another mode."""

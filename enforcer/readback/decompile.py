@@ -35,6 +35,7 @@ from enforcer.rules.ruleset import (
     ConnMark,
     Count,
     CtDir,
+    Drop,
     Dst,
     DstPorts,
     Element,
@@ -51,6 +52,7 @@ from enforcer.rules.ruleset import (
     PortIn,
     PortOut,
     Proto,
+    Reject,
     Rule,
     SetType,
     Src,
@@ -96,6 +98,9 @@ def terms_of(chains: Mapping[str, tuple[Line, ...]]) -> Iterator[Fields]:
                 yield from condition.terms
 
 
+_DENIALS = Drop | Reject
+
+
 class _Reader:
     """Rules into lines. The regions of a set are worked out once for each way to look in it."""
 
@@ -108,11 +113,15 @@ class _Reader:
     def lines(self, chain: str, rules: tuple[Counted, ...] | None) -> tuple[Line, ...]:
         if rules is None:
             return (Line((), Strange(f"the chain {chain} does not exist")),)
-        return tuple(
+        lines = [
             self._line(f"{chain}, rule {number}", counted.rule)
             for number, counted in enumerate(rules, 1)
             if isinstance(counted.rule, Foreign) or not isinstance(counted.rule.target, Nflog | Count)
-        )
+        ]
+        # What is denied either way need not be told apart, and the set of everyone is a large one.
+        while len(lines) > 1 and not lines[-1].conditions and all(isinstance(d.target, _DENIALS) for d in lines[-2:]):
+            lines[-2:] = lines[-1:]
+        return tuple(lines)
 
     def _line(self, place: str, rule: Rule | Foreign) -> Line:
         if isinstance(rule, Foreign):

@@ -44,8 +44,9 @@ _NEIGHBOUR_DISCOVERY = (131, 132, 133, 135, 136, 143)
 _DHCP: dict[Family, tuple[int, int]] = {4: (68, 67), 6: (546, 547)}
 
 
-def base_chains(family: Family, node: NodeView, checks: str, audits: bool) -> Chains:
-    """`checks` is the chain that packets to the node itself go through; `audits` is whether any subject is in audit."""
+def base_chains(family: Family, node: NodeView, checks: str, audits: bool, everyone: str) -> Chains:
+    """`checks` is the chain that packets to the node itself go through; `audits` is whether any subject is in audit.
+    `everyone` is the set of all pods' addresses where there is one, else ""."""
     chains: Chains = {
         names.FORWARD: (
             *_passes(family, node.mark, neighbour_passes(family, node)),
@@ -58,7 +59,8 @@ def base_chains(family: Family, node: NodeView, checks: str, audits: bool) -> Ch
     }
     for direction in DIRECTIONS:
         audited = _audited(direction, family, node.log_group) if audits else ()
-        chains[names.DENY[direction]] = audited + _denied(direction, family, node.deny, node.log_group)
+        refused = _refused(family, node.deny, everyone if direction == "ingress" else "")
+        chains[names.DENY[direction]] = audited + _denied(direction, family, node.log_group) + refused
     return chains
 
 
@@ -108,12 +110,16 @@ def _logged_as(why: str, per: Literal["srcip", "dstip"], log_group: int) -> tupl
     return Limit(f"pf-{why}", per, LOGS_PER_SECOND), Nflog(log_group, f"pf:{why}")
 
 
-def _refused(family: Family, deny: Literal["reject", "drop"]) -> tuple[Rule, ...]:
+def _refused(family: Family, deny: Literal["reject", "drop"], everyone: str = "") -> tuple[Rule, ...]:
     """A segment of a connection that was open is reset, since an ICMP error would not end it; anything else gets the
-    error that names an administrator."""
+    error that names an administrator. Where `everyone` is told apart, a new flow of an address that no pod is known to
+    have gets no answer: whose pod has not been heard of yet is to try again."""
     if deny == "drop":
         return (Rule((), Drop()),)
-    return Rule((Proto("tcp"), NotSyn()), Reject("tcp-reset")), Rule((), Reject(_ADMIN_PROHIBITED[family]))
+    prohibited = Reject(_ADMIN_PROHIBITED[family])
+    known = Rule((InSet(everyone, ("src",)),), prohibited)
+    unheard_of = (known, Rule((State(("NEW",)),), Drop())) if everyone else ()
+    return (Rule((Proto("tcp"), NotSyn()), Reject("tcp-reset")), *unheard_of, Rule((), prohibited))
 
 
 def _audited(direction: Direction, family: Family, log_group: int) -> tuple[Rule, ...]:
@@ -135,11 +141,10 @@ _END: dict[Direction, tuple[Literal["src", "dst"], Literal["srcip", "dstip"]]] =
 }
 
 
-def _denied(direction: Direction, family: Family, deny: Literal["reject", "drop"], log_group: int) -> tuple[Rule, ...]:
-    """Counted by subject, told to user space within limits, then refused."""
+def _denied(direction: Direction, family: Family, log_group: int) -> tuple[Rule, ...]:
+    """Counted by subject, and told to user space within limits."""
     end, per = _END[direction]
     return (
         Rule((InSet(names.set_name(family, f"denied-{direction}"), (end,)),), Count()),
         *_logged(f"denied-{direction}", per, log_group),
-        *_refused(family, deny),
     )

@@ -10,7 +10,7 @@ In place is right in three cases, each with its proof:
   address at one end at most (a pod's flow to itself is allowed before any set), so only one of its halves looks for it;
   and a half allows what any of its rules allows. Adds first, then removes: in between that half allows what its old
   or its new sets allow. If neither did, it still denies.
-- Nothing changes but counters.
+- Nothing changes but counters, or how a packet is denied.
 
 Adds first is wrong for more than one address: one pod leaves the set that let its egress pass, another enters the set
 that admits it, and a flow that both halves denied in turn would pass in between.
@@ -25,10 +25,10 @@ from msgspec.structs import replace
 
 from enforcer.rules.names import is_allow_chain
 from enforcer.rules.parse import Foreign
-from enforcer.rules.ruleset import Count, Element, InSet, Nflog, Return, Rule, Target
+from enforcer.rules.ruleset import Count, Drop, Element, InSet, Nflog, Reject, Return, Rule, Target
 from enforcer.rules.steps import ChangeSet
 
-Role = Literal["far end", "allows", "denies", "counts"]
+Role = Literal["far end", "allows", "denies", "neither"]
 Effect = Literal["widens", "narrows", "nothing"]
 
 
@@ -37,12 +37,14 @@ def roles(chains: Mapping[str, Iterable[Rule | Foreign]]) -> dict[str, Role]:
     found: dict[str, Role] = {}
     for chain, rules in chains.items():
         allows: Role = "far end" if is_allow_chain(chain) else "allows"
-        for rule in rules:
+        known = list(rules)
+        settled = denied_from(known)
+        for number, rule in enumerate(known):
             if isinstance(rule, Rule):
-                role = _role(rule.target, allows)
+                role = "neither" if number >= settled else _role(rule.target, allows)
                 for match in rule.matches:
-                    # A rule that counts or tells says nothing of what another one decides.
-                    if isinstance(match, InSet) and (role != "counts" or match.name not in found):
+                    # A rule that counts, tells, or says how to deny says nothing of what another one decides.
+                    if isinstance(match, InSet) and (role != "neither" or match.name not in found):
                         found[match.name] = role
     return found
 
@@ -50,19 +52,32 @@ def roles(chains: Mapping[str, Iterable[Rule | Foreign]]) -> dict[str, Role]:
 def _role(target: Target, allows: Role) -> Role:
     if isinstance(target, Return):
         return allows
-    return "counts" if isinstance(target, Count | Nflog) else "denies"
+    return "neither" if isinstance(target, Count | Nflog) else "denies"
+
+
+def denied_from(rules: Sequence[Rule | Foreign]) -> int:
+    """The number of the first rule, from 0, from which on a packet is denied whatever it is, and only how differs."""
+    last = rules[-1] if rules else None
+    if not (isinstance(last, Rule) and isinstance(last.target, Drop | Reject) and not last.matches):
+        return len(rules)
+    place = len(rules)
+    for rule in reversed(rules):
+        if not (isinstance(rule, Rule) and isinstance(rule.target, Drop | Reject | Nflog | Count)):
+            break
+        place -= 1
+    return place
 
 
 def effect(role: Role, element: Element, added: bool) -> Effect:
-    if role == "counts":
+    if role == "neither":
         return "nothing"
     return "widens" if (added != element.nomatch) == (role != "denies") else "narrows"
 
 
 def in_place(changes: Sequence[ChangeSet], role_of: Mapping[str, Role]) -> tuple[ChangeSet, ...] | None:
     """The changes in an order in which they are safe element by element; None where there is no such order."""
-    counting = [change for change in changes if role_of[change.name] == "counts"]
-    deciding = [change for change in changes if role_of[change.name] != "counts"]
+    others = [change for change in changes if role_of[change.name] == "neither"]
+    deciding = [change for change in changes if role_of[change.name] != "neither"]
     elements = [
         (change.name, element, added)
         for change in deciding
@@ -79,7 +94,7 @@ def in_place(changes: Sequence[ChangeSet], role_of: Mapping[str, Role]) -> tuple
         return None
     adds = [ChangeSet(change.name, change.add, ()) for change in deciding if change.add]
     removes = [ChangeSet(change.name, (), change.remove) for change in deciding if change.remove]
-    return (*counting, *adds, *removes)
+    return (*others, *adds, *removes)
 
 
 def _turns(change: ChangeSet) -> bool:

@@ -25,6 +25,7 @@ The paths of a packet, in the filter table of one family (`-j` comes back, `-g` 
 
     PODFENCE-DENY-OUT   a subject in audit ─► counted, told, back: the other end is asked too
                         any other          ─► counted, told, refused
+    PODFENCE-DENY-IN    the same; but a new flow of an address that no pod of the cluster is known to have is dropped
 
 Ingress is the same with the destination. What pods on bridges add is drawn in `ports`. On a node in audit SPOOFED and
 UNKNOWN count, tell and come back; a node that is off has no rules at all. Locally made packets pass neither hook: the
@@ -45,7 +46,7 @@ from enforcer.rules.allow import AllowChain, allow_rules
 from enforcer.rules.base import base_chains
 from enforcer.rules.dispatch import Chains, dispatch
 from enforcer.rules.leaves import Leaves, PodRules, leaves_of, pod_rules
-from enforcer.rules.members import SetSpec, fill
+from enforcer.rules.members import SetSpec, everyone_set, fill
 from enforcer.rules.others import abroad_set, other_rules, stranger_sets, veth_sets
 from enforcer.rules.ports import groups_chain
 from enforcer.rules.ruleset import HookName, IpSet, Return, RuleSet
@@ -130,8 +131,9 @@ class _Drawing:
         self._veths, self._strangers = veth_sets(node.routed, family), stranger_sets(node, family)
         self._abroad = abroad_set(node, family)
         self._root = self._input_root()
-        self.chains: Chains = base_chains(family, node, self._root, self._audits)
-        self.specs: dict[str, SetSpec] = {}
+        everyone = everyone_set(family) if self._refuses_ingress() else None
+        self.specs: dict[str, SetSpec] = {everyone.name: everyone} if everyone else {}
+        self.chains: Chains = base_chains(family, node, self._root, self._audits, everyone.name if everyone else "")
         sets = [*self._veths, *self._strangers, *self._abroad, *node_sets(self._subjects, node, family)]
         self.sets = {found.name: found for found in sets}
 
@@ -182,6 +184,14 @@ class _Drawing:
         if self._node.node_egress == "enforce":
             return names.DISPATCH["egress"]
         return names.NODE if self._node.pod_bridges else names.OTHERS["egress"]
+
+    def _refuses_ingress(self) -> bool:
+        """Whether there is anybody whom an answer may tell that ingress is denied."""
+        return self._node.deny == "reject" and any(
+            subject.mode == "enforce" and subject.allow["ingress"].isolated and subject.own[self._family]
+            for subject in self._subjects
+            if subject.attachment
+        )
 
     def _isolate(self, subject: Subject, direction: Direction) -> PodRules:
         assert subject.attachment

@@ -13,7 +13,8 @@ from msgspec import Struct
 
 from compiler.compile import State
 from compiler.members import Member
-from compiler.peers import PeerSet, Source
+from compiler.peers import EVERY_POD, PeerSet, Source
+from enforcer.rules.names import set_name
 from enforcer.rules.ruleset import Element, IpProtocol, IpSet, SetType
 from policy.cidr import BITS, Family, Prefix
 from policy.model import Protocol
@@ -24,13 +25,20 @@ Pairs = tuple[tuple[Protocol, int], ...]
 
 class SetSpec(Struct, frozen=True):
     """One set by identity. Each of `sources` brings its members, at each of its pairs of protocol and port where it has
-    any (a named port's members bring their own). `fixed` never changes."""
+    any (a named port's members bring their own). `fixed` never changes. `counters` as an `IpSet` has them."""
 
     name: str
     type: SetType
     family: Family
     sources: tuple[tuple[Source, Pairs], ...]
     fixed: frozenset[Element]
+    counters: bool = False
+
+
+def everyone_set(family: Family) -> SetSpec:
+    """All pods of the cluster that have been heard of; and how often each was denied what it sent to this node's pods,
+    which nobody's verdict depends on."""
+    return SetSpec(set_name(family, "everyone"), "hash:ip", family, ((EVERY_POD, ()),), frozenset(), counters=True)
 
 
 def fill(spec: SetSpec, state: State) -> IpSet:
@@ -38,7 +46,7 @@ def fill(spec: SetSpec, state: State) -> IpSet:
     elements = set(spec.fixed)
     for source, pairs in spec.sources:
         elements.update(elements_of(members_of(source, state), pairs, spec.family))
-    return IpSet(spec.name, spec.type, frozenset(elements))
+    return IpSet(spec.name, spec.type, frozenset(elements), spec.counters)
 
 
 def members_of(source: Source, state: State) -> frozenset[Member]:
@@ -80,7 +88,7 @@ class LiveSet:
 
     @property
     def ipset(self) -> IpSet:
-        return IpSet(self.spec.name, self.spec.type, self.elements)
+        return IpSet(self.spec.name, self.spec.type, self.elements, self.spec.counters)
 
     def change(
         self, source: Source, joined: Iterable[Member], left: Iterable[Member]

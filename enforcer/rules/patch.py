@@ -83,6 +83,7 @@ def _difference(before: Layout, made: Made, pods: Mapping[tuple[str, Direction],
     made.chains = {which: held for which, held in made.chains.items() if id(held[1]) in in_use}
     wanted = {allow.name: allow for _, allow in made.chains.values() if allow.rules}
     specs = {spec.name: spec for allow in wanted.values() for spec in allow.sets}
+    specs |= {name: before.specs[name] for name in used(before.chains[names.DENY["ingress"]]) if name in before.specs}
     write = {rules.name: rules.chain for rules in pods.values() if before.chains[rules.name] != rules.chain}
     write |= {name: allow.rules for name, allow in wanted.items() if name not in before.chains}
     return Patch(

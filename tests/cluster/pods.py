@@ -67,6 +67,27 @@ def sends_at_once(targets: Iterable[tuple[str, int]]) -> Object:
     return _container("sends", shell + "exec sleep infinity")
 
 
+def job(name: str, node: str, app: str, targets: Sequence[tuple[str, int]], times: int) -> Object:
+    """That many pods at once, each of which connects to all targets as the first thing it does, once, and fails where
+    one can't be reached. Nothing is tried a second time, neither by them nor for them."""
+    connect = "import ast, socket, sys; [socket.create_connection(each, 20) for each in ast.literal_eval(sys.argv[1])]"
+    container = {
+        "name": "connects",
+        "image": AGENT_IMAGE,
+        "imagePullPolicy": "Never",
+        "command": ["python3", "-c", connect, repr(list(targets))],
+    }
+    template = _pod(name, node, app, container)
+    template["spec"]["restartPolicy"] = "Never"
+    spec = {
+        "completions": times,
+        "parallelism": times,
+        "backoffLimit": 0,
+        "template": {"metadata": {"labels": {"app": app}}, "spec": template["spec"]},
+    }
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec}
+
+
 def deployment(name: str, namespace: str, container: Object) -> Object:
     template = _pod(name, "", name, container)
     return {

@@ -185,6 +185,23 @@ def test_a_bridge_that_iptables_does_not_see_is_told_and_a_routed_node_needs_no_
     world.podfence.wait_ready("node-2")
 
 
+def test_jobs_that_talk_at_once_need_no_second_try(world: World) -> None:
+    """Pods whose one act is to connect to an isolated pod, on its own node and on the other, which hears of them from
+    the API server, when they have long spoken: those that may all do it, the stranger never does."""
+    cluster, asked = world.cluster, [(each, PORT) for each in world.addresses["web-2"]]
+    cluster.apply(pods.policy("web", {"app": "web"}, ingress=[pods.from_app("job")]))
+    out = {"podSelector": {"matchLabels": {"app": "job"}}, "policyTypes": ["Egress"]}
+    to_web = {"to": [{"podSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"port": PORT}]}
+    cluster.apply(pods.policy_of("jobs", out | {"egress": [to_web]}))
+    world.becomes("denied", ("other-1", "web-2"), ("other-2", "web-2"))
+    jobs = [pods.job(f"job-{n}", f"node-{n}", "job", asked, times=6) for n in (1, 2)]
+    strangers = [pods.job(f"stranger-{n}", f"node-{n}", "stranger", asked, times=1) for n in (1, 2)]
+    cluster.apply(*jobs, *strangers)
+    cluster.kubectl("wait", "--for=condition=Complete", "job/job-1", "job/job-2", "--timeout=90s", timeout=100)
+    cluster.kubectl("wait", "--for=condition=Failed", "job/stranger-1", "job/stranger-2", "--timeout=90s", timeout=100)
+    cluster.kubectl("delete", "jobs", "--all", "--wait=true")
+
+
 def test_a_wave_of_pods_and_back(world: World) -> None:
     """0 to 40 to 0 replicas under a policy that denies by default. Each sends from its first instruction on: what the
     policy forbids never arrives, what it allows arrives from each; afterwards the rules are those of before."""

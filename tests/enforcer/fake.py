@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from enforcer.readback.simulate import Packet, Simulator
+from enforcer.readback.simulate import Outcome, Packet, Simulator
 from enforcer.rules.parse import Counted, Installed, InstalledSet
 from enforcer.rules.plan import Actual
 from enforcer.rules.ruleset import Goto, HookName, InSet, IpSet, Jump, Rule, RuleSet
@@ -84,7 +84,10 @@ class FakeDataplane:
         return answer
 
     def verdicts(self, asked: Iterable[tuple[HookName, Packet]]) -> list[bool]:
+        return [outcome == "accept" for outcome in self.outcomes(asked)]
+
+    def outcomes(self, asked: Iterable[tuple[HookName, Packet]]) -> list[Outcome]:
         """Where nothing of ours is hooked everything passes, as on a node without podfence."""
         hooks = {builtin: ours[0] for builtin, targets in self.builtin.items() if (ours := [t for t in targets if t])}
         simulator = Simulator(RuleSet(self.family, hooks, self.chains, self.sets))
-        return [simulator.walk(hook, packet).outcome == "accept" for hook, packet in asked]
+        return [simulator.walk(hook, packet).outcome for hook, packet in asked]

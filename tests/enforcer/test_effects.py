@@ -6,7 +6,7 @@ from enforcer.rules.steps import ChangeSet
 from policy.cidr import parse_cidr
 
 A, B = (Element(parse_cidr(f"10.0.0.{host}/32")) for host in (1, 2))
-FAR: dict[str, Role] = {"s": "far end", "t": "far end", "known": "allows", "pods": "denies", "n": "counts"}
+FAR: dict[str, Role] = {"s": "far end", "t": "far end", "known": "allows", "pods": "denies", "n": "neither"}
 
 
 def add(name: str, *elements: Element) -> ChangeSet:
@@ -22,7 +22,7 @@ def test_what_a_step_does_is_not_whether_it_adds() -> None:
     assert effect("far end", A, added=True) == "widens" and effect("far end", A, added=False) == "narrows"
     assert effect("denies", A, added=True) == "narrows" and effect("denies", A, added=False) == "widens"
     assert effect("far end", nomatch, added=True) == "narrows" and effect("denies", nomatch, added=True) == "widens"
-    assert effect("counts", A, added=True) == "nothing"
+    assert effect("neither", A, added=True) == "nothing"
 
 
 def test_one_way_is_safe_for_any_number() -> None:

@@ -18,7 +18,7 @@ from tests.enforcer.test_bridged import GATEWAY, SHOP
 
 pytestmark = pytest.mark.kernel
 
-OPEN, REJECTED = Outcome.OPEN, Outcome.REJECTED
+OPEN, REJECTED, DROPPED = Outcome.OPEN, Outcome.REJECTED, Outcome.DROPPED
 AUDIT = API + '---\n{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {podfence.io/mode: "MODE"}}}\n'
 DENIED = [
     Probe(src, dst, protocol, 80, family)
@@ -75,7 +75,7 @@ def test_a_namespace_goes_through_all_modes(world: Bridged) -> None:
     """And a node that is off holds nothing, not even for a namespace that says enforce."""
     for mode, passes in (("enforce", False), ("audit", True), ("off", True), ("enforce", False), ("often", False)):
         world.enforce(AUDIT.replace("MODE", mode))
-        expected = [OPEN if passes else REJECTED] * len(DENIED)
+        expected = [OPEN if passes else DROPPED if each.src == OUTSIDE else REJECTED for each in DENIED]
         assert world.outcomes(*DENIED) == expected, mode
     world.options = {"mode": "off"}
     world.enforce(AUDIT.replace("MODE", "enforce"))

@@ -1,0 +1,135 @@
+"""What a pod sends before this node has heard of it is dropped where others' is refused, so that it may try again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from compiler.changes import Event
+from enforcer.keeping.keep import Keeper
+from enforcer.readback.simulate import Outcome, Packet
+from enforcer.rules.layout import NodeView
+from enforcer.rules.ruleset import CtState
+from enforcer.rules.steps import ChangeSet, MakeSet, Transaction
+from policy.cidr import parse_address
+from policy.decode import decode_objects
+from tests.enforcer.test_keep import FAMILIES, FakeKernel
+
+VIEW = NodeView("n1", {"shop/api": "veth-api"})
+Object = dict[str, Any]
+JOB = ("10.2.0.9", "fd00:2::9")
+
+
+def policy(selects: str = "api", ports: Sequence[Object] = (), kind: str = "Ingress") -> list[Event]:
+    """Lets `web` in, and applies to the pods of an app."""
+    rule = {"from": [{"podSelector": {"matchLabels": {"app": "web"}}}], "ports": [*ports]}
+    spec = {"podSelector": {"matchLabels": {"app": selects}}, "policyTypes": [kind], "ingress": [rule]}
+    head = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
+    found = decode_objects([head | {"metadata": {"name": "api", "namespace": "shop"}, "spec": spec}])
+    return [*found.cluster.policies]
+
+
+def pod(name: str, app: str, node: str, v4: str, v6: str) -> list[Event]:
+    return [
+        *decode_objects(
+            [
+                {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "metadata": {"name": name, "namespace": "shop", "uid": name, "labels": {"app": app}},
+                    "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]},
+                    "status": {"phase": "Running", "podIPs": [{"ip": v4}, {"ip": v6}]},
+                }
+            ]
+        ).cluster.pods
+    ]
+
+
+API = pod("api", "api", "n1", "10.1.0.1", "fd00:1::1")
+OTHER = pod("other", "other", "n2", "10.2.0.1", "fd00:2::1")
+
+
+class Node:
+    """`api` lives here, and lets `web` in; `other` is known, and of another node."""
+
+    def __init__(self, view: NodeView = VIEW, policies: Sequence[Event] = ()) -> None:
+        self.kernel = FakeKernel()
+        self.keeper = Keeper(view, FAMILIES, self.kernel)
+        self.keeper.start([*API, *OTHER, *(policies or policy())])
+        self.kernel.seen.clear()
+
+    def outcomes(self, *sources: str, state: CtState = "NEW", mark: int = 0) -> set[Outcome]:
+        """What becomes of TCP from each address to `api`; of a connection that is not new, of one of its segments."""
+        found = set()
+        for source in map(parse_address, sources):
+            plane = self.kernel.planes[source.family]
+            dst = parse_address("10.1.0.1" if source.family == 4 else "fd00:1::1")
+            packet = Packet(source, dst, "tcp", 80, "eth0", "veth-api", state=state, syn=state == "NEW", mark=mark)
+            found.update(plane.outcomes([("FORWARD", packet)]))
+        return found
+
+
+def test_a_new_flow_of_nobody_that_is_known_gets_no_answer() -> None:
+    node = Node()
+    assert node.outcomes("10.2.0.1", "fd00:2::1") == {"reject"}
+    assert node.outcomes(*JOB) == {"drop"}
+
+
+def test_who_is_heard_of_is_let_in_or_refused() -> None:
+    node = Node()
+    node.keeper.handle(pod("job", "web", "n2", *JOB))
+    assert node.outcomes(*JOB) == {"accept"}
+    node.keeper.handle(pod("job", "other", "n2", *JOB))
+    assert node.outcomes(*JOB) == {"reject"}
+
+
+def test_a_connection_that_was_open_is_answered_whoever_it_is_of() -> None:
+    assert Node().outcomes(*JOB, state="ESTABLISHED", mark=VIEW.mark) == {"reject"}
+
+
+def test_to_hear_of_somebody_changes_elements_and_no_rule() -> None:
+    node = Node()
+    node.keeper.handle(pod("job", "other", "n2", *JOB))
+    (steps, others) = node.kernel.seen
+    assert [type(step) for step in (*steps, *others)] == [ChangeSet, ChangeSet]
+
+
+def test_the_set_of_everyone_is_never_made_anew() -> None:
+    """One pod gets what another loses, so the policy's set is: in both families, and before a transaction."""
+    node = Node()
+    node.keeper.handle([*pod("job", "web", "n2", *JOB), *pod("more", "more", "n2", "10.2.0.8", "fd00:2::8")])
+    node.kernel.seen.clear()
+    node.keeper.handle([*pod("job", "other", "n2", *JOB), *pod("more", "web", "n2", "10.2.0.7", "fd00:2::7")])
+    steps = [step for plan in node.kernel.seen for step in plan]
+    assert sum(isinstance(step, Transaction) for step in steps) == len(FAMILIES)
+    assert not any(isinstance(step, MakeSet) and "everyone" in step.ipset.name for step in steps)
+    assert sum(isinstance(step, ChangeSet) and "everyone" in step.name for step in steps) == len(FAMILIES)
+    assert node.outcomes("10.2.0.7", "fd00:2::7") == {"accept"}
+    assert node.outcomes("10.2.0.8", "fd00:2::8") == {"drop"}, "it has another address by now"
+
+
+@pytest.mark.parametrize(
+    ("view", "policies"),
+    [
+        (NodeView("n1", VIEW.veths, deny="drop"), policy()),
+        (NodeView("n1", VIEW.veths, mode="audit"), policy()),
+        (NodeView("n1", {}), policy()),
+        (VIEW, policy("none")),
+        (VIEW, policy(kind="Egress")),
+    ],
+    ids=["silent", "audit", "no veth", "nobody isolated", "egress only"],
+)
+def test_where_nobody_is_refused_nobody_is_listed(view: NodeView, policies: list[Event]) -> None:
+    node = Node(view, policies)
+    assert all(node.kernel.planes[family].sets for family in FAMILIES)
+    assert not [name for plane in node.kernel.planes.values() for name in plane.sets if "everyone" in name]
+
+
+def test_the_list_is_kept_up_where_policies_come_and_go() -> None:
+    node = Node()
+    for port in (81, 82):
+        node.keeper.handle(policy(ports=[{"port": port}]))
+    node.keeper.handle(pod("job", "web", "n2", *JOB))
+    assert node.outcomes(*JOB) == {"reject"}
