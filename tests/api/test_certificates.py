@@ -138,8 +138,7 @@ def breaks_and_mends(place: Place, follower: Follower, says: str, mend: Callable
 
 def test_a_serving_certificate_that_has_expired_is_renewed(place: Place, follower: Follower) -> None:
     place.shows(place.authority.issue("server", ends=-1))
-    renew = lambda: place.shows(place.authority.issue("server"))  # noqa: E731
-    breaks_and_mends(place, follower, "certificate has expired", renew)
+    breaks_and_mends(place, follower, "certificate has expired", lambda: place.shows(place.authority.issue("server")))
 
 
 def test_a_serving_certificate_that_begins_later_is_good_once_its_time_has_come(
@@ -152,8 +151,7 @@ def test_a_serving_certificate_that_begins_later_is_good_once_its_time_has_come(
 
 def test_an_authority_that_is_replaced_is_read_again(place: Place, follower: Follower) -> None:
     place.shows(place.other.issue("server"))
-    renew = lambda: place.way.replace(ca_crt=place.other.pem)  # noqa: E731
-    breaks_and_mends(place, follower, "certificate verify failed", renew)
+    breaks_and_mends(place, follower, "certificate verify failed", lambda: place.way.replace(ca_crt=place.other.pem))
 
 
 def test_an_authority_is_replaced_by_way_of_both(place: Place, follower: Follower) -> None:
@@ -211,5 +209,9 @@ def test_a_client_certificate_that_has_expired_is_renewed(shown: Place, tmp_path
     with shown.server, Follower(shown.server, tmp_path, api=shown.way.api()) as follower:
         follower.settle()
         time.sleep(4.5)
-        renew = lambda: shown.way.replace(client_pem=shown.authority.issue("agent"))  # noqa: E731
-        breaks_and_mends(shown, follower, "certificate expired" if strict else "401 Unauthorized", renew)
+        breaks_and_mends(
+            shown,
+            follower,
+            "certificate expired" if strict else "401 Unauthorized",
+            lambda: shown.way.replace(client_pem=shown.authority.issue("agent")),
+        )
