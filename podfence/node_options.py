@@ -125,7 +125,7 @@ def view_of(compiled: Compiled, options: NodeOptions) -> NodeView:
     from enforcer.kernel.weaknesses import weaknesses
     from enforcer.rules.layout import NodeView
     from enforcer.rules.modes import mode_problems
-    from enforcer.rules.view import abroad
+    from enforcer.rules.view import abroad, host_addresses
 
     known = {node.name for node in compiled.cluster.nodes} | {pod.node for pod in compiled.cluster.pods}
     if options.node not in known:
@@ -140,6 +140,7 @@ def view_of(compiled: Compiled, options: NodeOptions) -> NodeView:
         warn(f"{pod}: {reason}, so it stays closed")
     for weakness in weaknesses(bool(found.bridges)):
         warn(weakness)
+    nodes = (node.addresses for node in compiled.cluster.nodes)
     return NodeView(
         options.node,
         found.veths,
@@ -153,6 +154,7 @@ def view_of(compiled: Compiled, options: NodeOptions) -> NodeView:
         strangers=found.strangers,
         mode=options.mode,
         abroad=frozenset().union(*abroad(compiled.pods.values(), options.node, cidrs).values()),
+        hosts=frozenset().union(*host_addresses(compiled.cluster.pods).values(), *nodes),
     )
 
 

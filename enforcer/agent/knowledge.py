@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from compiler.changes import Deleted, Event, pod_key
+from enforcer.agent.addresses import AddressesOf
 from enforcer.agent.opening import opened_by
 from enforcer.agent.quarantine import Quarantine
 from enforcer.agent.settings import Settings
@@ -22,7 +23,7 @@ from enforcer.attachment.leaving import Leaving
 from enforcer.cluster.heard import Heard
 from enforcer.cluster.news import News
 from enforcer.rules.layout import NodeView, is_local
-from enforcer.rules.view import abroad
+from enforcer.rules.view import abroad, host_addresses
 from policy.cidr import Address, Prefix
 from policy.model import Pod
 
@@ -55,7 +56,7 @@ class Knowledge:
         self._settings = settings
         self._hints = Hints()
         self._here: dict[str, Pod] = {}  # the node's pods by key, as the API server says them
-        self._abroad: dict[str, frozenset[Address]] = {}  # by key, of other nodes' pods
+        self._abroad, self._hosts = AddressesOf(), AddressesOf()
         self._attached: Attached | None = None
         self._leaving = Leaving()
         self.again: list[str] = []
@@ -103,7 +104,7 @@ class Knowledge:
                     self.again.append("the Node object")
                     self._attached = None
                 if self.pod_cidrs != blocks:
-                    self._look_abroad([pod for pod in self.heard.objects("Pod") if isinstance(pod, Pod)])
+                    self._look_elsewhere([pod for pod in self.heard.objects("Pod") if isinstance(pod, Pod)])
 
     def _hint(self, message: CacheEvent) -> None:
         self.unreadable.pop(message.file, None)
@@ -117,7 +118,7 @@ class Knowledge:
         known = len(self.events)
         for event in events:
             self._hear(event)
-        self._look_abroad(self.events[known:])
+        self._look_elsewhere(self.events[known:])
 
     def _hear(self, event: Event) -> None:
         said, event = event, self.quarantine.admit(event)
@@ -143,16 +144,15 @@ class Knowledge:
         if before != pod:
             self._attached = None
 
-    def _look_abroad(self, events: Sequence[Event]) -> None:
-        """Which addresses of the node's blocks pods of other nodes have: in most clusters none, ever."""
-        pods = (event for event in events if isinstance(event, Pod))
-        found = abroad(pods, self._settings.node, self.pod_cidrs)
-        if not (found or self._abroad):
-            return
-        before, concerned = self._abroad, set(map(pod_key, events))
-        self._abroad = {key: known for key, known in before.items() if key not in concerned} | found
-        if self._abroad != before:
+    def _look_elsewhere(self, events: Sequence[Event]) -> None:
+        """Which addresses of the node's blocks pods of other nodes have: in most clusters none, ever. And which are
+        nodes'."""
+        pods = [event for event in events if isinstance(event, Pod)]
+        concerned = set(map(pod_key, events))
+        if self._abroad.renew(concerned, abroad(pods, self._settings.node, self.pod_cidrs)):
             self.again.append("addresses of the node's blocks that other nodes' pods have")
+        if self._hosts.renew(concerned, host_addresses(pods)):
+            self.again.append("addresses of nodes")
 
     @property
     def attached(self) -> Attached:
@@ -215,7 +215,8 @@ class Knowledge:
             mode="off" if self.opened else settings.mode,
             unknown=settings.unknown,
             closed=closed,
-            abroad=frozenset().union(*self._abroad.values()),
+            abroad=self._abroad.every,
+            hosts=self._hosts.every,
         )
 
 

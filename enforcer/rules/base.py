@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from enforcer.rules import names
@@ -44,9 +45,9 @@ _NEIGHBOUR_DISCOVERY = (131, 132, 133, 135, 136, 143)
 _DHCP: dict[Family, tuple[int, int]] = {4: (68, 67), 6: (546, 547)}
 
 
-def base_chains(family: Family, node: NodeView, checks: str, audits: bool, everyone: str) -> Chains:
+def base_chains(family: Family, node: NodeView, checks: str, audits: bool, told: Sequence[str]) -> Chains:
     """`checks` is the chain that packets to the node itself go through; `audits` is whether any subject is in audit.
-    `everyone` is the set of all pods' addresses where there is one, else ""."""
+    `told` are the sets of those who are told of it where ingress is denied them; none where nobody is, or all are."""
     chains: Chains = {
         names.FORWARD: (
             *_passes(family, node.mark, neighbour_passes(family, node)),
@@ -59,7 +60,7 @@ def base_chains(family: Family, node: NodeView, checks: str, audits: bool, every
     }
     for direction in DIRECTIONS:
         audited = _audited(direction, family, node.log_group) if audits else ()
-        refused = _refused(family, node.deny, everyone if direction == "ingress" else "")
+        refused = _refused(family, node.deny, told if direction == "ingress" else ())
         chains[names.DENY[direction]] = audited + _denied(direction, family, node.log_group) + refused
     return chains
 
@@ -110,16 +111,16 @@ def _logged_as(why: str, per: Literal["srcip", "dstip"], log_group: int) -> tupl
     return Limit(f"pf-{why}", per, LOGS_PER_SECOND), Nflog(log_group, f"pf:{why}")
 
 
-def _refused(family: Family, deny: Literal["reject", "drop"], everyone: str = "") -> tuple[Rule, ...]:
+def _refused(family: Family, deny: Literal["reject", "drop"], told: Sequence[str] = ()) -> tuple[Rule, ...]:
     """A segment of a connection that was open is reset, since an ICMP error would not end it; anything else gets the
-    error that names an administrator. Where `everyone` is told apart, a new flow of an address that no pod is known to
-    have gets no answer: whose pod has not been heard of yet is to try again."""
+    error that names an administrator. With sets of those who are `told`, a new flow of an address in none of them gets
+    no answer: a pod that has not been heard of yet is to try again."""
     if deny == "drop":
         return (Rule((), Drop()),)
     prohibited = Reject(_ADMIN_PROHIBITED[family])
-    known = Rule((InSet(everyone, ("src",)),), prohibited)
-    unheard_of = (known, Rule((State(("NEW",)),), Drop())) if everyone else ()
-    return (Rule((Proto("tcp"), NotSyn()), Reject("tcp-reset")), *unheard_of, Rule((), prohibited))
+    known = [Rule((InSet(name, ("src",)),), prohibited) for name in told]
+    others = [Rule((State(("NEW",)),), Drop())] if told else []
+    return (Rule((Proto("tcp"), NotSyn()), Reject("tcp-reset")), *known, *others, Rule((), prohibited))
 
 
 def _audited(direction: Direction, family: Family, log_group: int) -> tuple[Rule, ...]:

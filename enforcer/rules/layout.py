@@ -25,7 +25,7 @@ The paths of a packet, in the filter table of one family (`-j` comes back, `-g` 
 
     PODFENCE-DENY-OUT   a subject in audit ─► counted, told, back: the other end is asked too
                         any other          ─► counted, told, refused
-    PODFENCE-DENY-IN    the same; but a new flow of an address that no pod of the cluster is known to have is dropped
+    PODFENCE-DENY-IN    the same; but a new flow of an address not known to be a pod's or a node's is dropped
 
 Ingress is the same with the destination. What pods on bridges add is drawn in `ports`. On a node in audit SPOOFED and
 UNKNOWN count, tell and come back; a node that is off has no rules at all. Locally made packets pass neither hook: the
@@ -50,7 +50,7 @@ from enforcer.rules.members import SetSpec, everyone_set, fill
 from enforcer.rules.others import abroad_set, other_rules, stranger_sets, veth_sets
 from enforcer.rules.ports import groups_chain
 from enforcer.rules.ruleset import HookName, IpSet, Return, RuleSet
-from enforcer.rules.subjects import Subject, hosts, node_sets, subjects_of
+from enforcer.rules.subjects import Subject, host_set, hosts, node_sets, subjects_of
 from enforcer.rules.view import NodeView
 from policy.cidr import Address, Family
 from policy.model import DIRECTIONS, Direction, Pod
@@ -131,10 +131,13 @@ class _Drawing:
         self._veths, self._strangers = veth_sets(node.routed, family), stranger_sets(node, family)
         self._abroad = abroad_set(node, family)
         self._root = self._input_root()
-        everyone = everyone_set(family) if self._refuses_ingress() else None
-        self.specs: dict[str, SetSpec] = {everyone.name: everyone} if everyone else {}
-        self.chains: Chains = base_chains(family, node, self._root, self._audits, everyone.name if everyone else "")
-        sets = [*self._veths, *self._strangers, *self._abroad, *node_sets(self._subjects, node, family)]
+        refuses = self._refuses_ingress()
+        everyone: list[SetSpec] = [everyone_set(family)] if refuses else []
+        nodes: list[IpSet] = [host_set(node, family)] if refuses else []
+        self.specs: dict[str, SetSpec] = {spec.name: spec for spec in everyone}
+        told = [*(spec.name for spec in everyone), *(found.name for found in nodes)]
+        self.chains: Chains = base_chains(family, node, self._root, self._audits, told)
+        sets = [*self._veths, *self._strangers, *self._abroad, *nodes, *node_sets(self._subjects, node, family)]
         self.sets = {found.name: found for found in sets}
 
     def draw(self, direction: Direction) -> None:

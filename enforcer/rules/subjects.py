@@ -61,6 +61,12 @@ def node_sets(subjects: Sequence[Subject], node: NodeView, family: Family) -> It
         yield IpSet(names.set_name(family, "audited"), "hash:ip", hosts(audited))
 
 
+def host_set(node: NodeView, family: Family) -> IpSet:
+    """Nodes' addresses, and how often each was denied what it sent to this node's pods."""
+    found = hosts(address for address in node.hosts if address.family == family)
+    return IpSet(names.set_name(family, "hosts"), "hash:ip", found, counters=True)
+
+
 def _claimed(subjects: Sequence[Subject], node: NodeView, family: Family) -> set[Address]:
     """Where the unknown is open, a pod without an interface has no address that is closed."""
     shown = [subject for subject in subjects if subject.attachment or node.unknown == "closed"]

@@ -35,7 +35,8 @@ class NodeView(Struct, frozen=True):
     there is routed. `strangers`: interfaces that are surely a pod's, though nobody knows yet whose: closed until known.
     `mode`: the node's, which a namespace's label overrides. `unknown`: "open" lets what is not known yet pass, which is
     unsafe: a new pod is not isolated until the agent has seen it. `closed`: addresses that let nothing pass for the
-    moment. `abroad`: addresses in `pod_cidrs` that other nodes' pods are known to have, which only uplinks lead to."""
+    moment. `abroad`: addresses in `pod_cidrs` that other nodes' pods are known to have, which only uplinks lead to.
+    `hosts`: addresses that are known to be nodes'."""
 
     name: str
     veths: Mapping[str, str]
@@ -51,6 +52,7 @@ class NodeView(Struct, frozen=True):
     unknown: Literal["closed", "open"] = "closed"
     closed: frozenset[Address] = frozenset()
     abroad: frozenset[Address] = frozenset()
+    hosts: frozenset[Address] = frozenset()
 
     def attachment(self, pod: str) -> Attachment | None:
         interface = self.veths.get(pod)
@@ -85,3 +87,9 @@ def abroad(pods: Iterable[Pod], node: str, pod_cidrs: Iterable[Prefix]) -> dict[
                 if first <= address.value <= last and address.family == family and pod.selectable:
                     found[pod.key] = found.get(pod.key, frozenset()) | {address}
     return found
+
+
+def host_addresses(pods: Iterable[Pod]) -> dict[str, frozenset[Address]]:
+    """Of pods in their nodes' own network, by key, their addresses, which are the nodes'."""
+    here = (pod for pod in pods if pod.host_network and not pod.finished)
+    return {pod.key: frozenset(pod.addresses) for pod in here if pod.addresses}

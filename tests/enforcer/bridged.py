@@ -54,7 +54,8 @@ class Bridged:
         bridges = {host.link: host.bridge for host in hosts.values() if host.bridge}
         # Where routes lead further, as `links.uplinks` finds them: the bridge is one of these.
         uplinks = ("eth0", BRIDGE) if bridges else ("eth0",)
-        return replace(NodeView(node, veths, blocks, uplinks, bridges=bridges), **self.options)
+        nodes = frozenset(address for each in self.lab.cluster.nodes for address in each.addresses)
+        return replace(NodeView(node, veths, blocks, uplinks, bridges=bridges, hosts=nodes), **self.options)
 
     def enforce(self, policies: str) -> None:
         for node in self.lab.nodes:

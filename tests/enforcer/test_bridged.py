@@ -75,7 +75,7 @@ def test_exactly_what_is_allowed_passes(world: Bridged) -> None:
             (OUTSIDE, "shop/api", "TCP", DROPPED),
             (OUTSIDE, "shop/free", "TCP", OPEN),
             ("n1", "shop/api", "UDP", OPEN),
-            ("n2", "shop/api", "TCP", DROPPED),
+            ("n2", "shop/api", "TCP", REJECTED),
             ("shop/api", "shop/near", "UDP", OPEN),
             ("shop/api", "shop/other", "ICMP", OPEN),
             ("shop/api", "shop/web", "TCP", REJECTED),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from compiler.changes import Event
 from enforcer.keeping.keep import Keeper
@@ -13,8 +14,10 @@ from enforcer.readback.simulate import Outcome, Packet
 from enforcer.rules.layout import NodeView
 from enforcer.rules.ruleset import CtState
 from enforcer.rules.steps import ChangeSet, MakeSet, Transaction
+from enforcer.rules.view import host_addresses
 from policy.cidr import parse_address
 from policy.decode import decode_objects
+from policy.model import Pod
 from tests.enforcer.test_keep import FAMILIES, FakeKernel
 
 VIEW = NodeView("n1", {"shop/api": "veth-api"})
@@ -77,6 +80,24 @@ def test_a_new_flow_of_nobody_that_is_known_gets_no_answer() -> None:
     assert node.outcomes(*JOB) == {"drop"}
 
 
+def test_a_node_is_told() -> None:
+    """It is known by what runs in its own network, or by its object."""
+    node = Node(replace(VIEW, hosts=frozenset(map(parse_address, ("192.0.2.2", "fd00:ff::2")))))
+    assert node.outcomes("192.0.2.2", "fd00:ff::2") == {"reject"}
+    assert node.outcomes("192.0.2.3", "fd00:ff::3") == {"drop"}
+    node.keeper.handle([], replace(VIEW, hosts=frozenset(map(parse_address, ("192.0.2.3", "fd00:ff::3")))))
+    assert node.outcomes("192.0.2.2", "fd00:ff::2") == {"drop"}
+    assert {type(step) for steps in node.kernel.seen for step in steps} == {ChangeSet}
+
+
+def test_which_addresses_are_nodes() -> None:
+    (job,) = pod("job", "web", "n2", *JOB)
+    assert isinstance(job, Pod) and host_addresses([job]) == {}
+    there = replace(job, host_network=True)
+    assert host_addresses([there]) == {"shop/job": frozenset(map(parse_address, JOB))}
+    assert host_addresses([replace(there, phase="Failed"), replace(there, addresses=())]) == {}
+
+
 def test_who_is_heard_of_is_let_in_or_refused() -> None:
     node = Node()
     node.keeper.handle(pod("job", "web", "n2", *JOB))
@@ -123,8 +144,8 @@ def test_the_set_of_everyone_is_never_made_anew() -> None:
 )
 def test_where_nobody_is_refused_nobody_is_listed(view: NodeView, policies: list[Event]) -> None:
     node = Node(view, policies)
-    assert all(node.kernel.planes[family].sets for family in FAMILIES)
-    assert not [name for plane in node.kernel.planes.values() for name in plane.sets if "everyone" in name]
+    sets = [name for plane in node.kernel.planes.values() for name in plane.sets]
+    assert sets and not [name for name in sets if "everyone" in name or "hosts" in name]
 
 
 def test_the_list_is_kept_up_where_policies_come_and_go() -> None:
