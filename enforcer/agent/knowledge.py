@@ -45,7 +45,14 @@ class Knowledge:
     `again` says what may be another now of what the rules follow besides objects. `local` are the node's pods that
     policies may select and that have an address, as `layout.is_local` has it."""
 
-    def __init__(self, settings: Settings, host: HostView, heard: Heard, quarantine: Quarantine | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        host: HostView,
+        heard: Heard,
+        quarantine: Quarantine | None = None,
+        leaving: Leaving | None = None,
+    ) -> None:
         self.heard = heard
         self.host = host
         self.local: dict[str, Pod] = {}
@@ -58,7 +65,7 @@ class Knowledge:
         self._here: dict[str, Pod] = {}  # the node's pods by key, as the API server says them
         self._abroad, self._hosts = AddressesOf(), AddressesOf()
         self._attached: Attached | None = None
-        self._leaving = Leaving()
+        self.leaving = leaving or Leaving()
         self.again: list[str] = []
 
     @property
@@ -71,9 +78,8 @@ class Knowledge:
 
     def anew(self, quarantine: Quarantine) -> Knowledge:
         """The same, with nothing followed, and with `quarantine` for what is heard."""
-        found = Knowledge(self._settings, self.host, self.heard, quarantine)
+        found = Knowledge(self._settings, self.host, self.heard, quarantine, self.leaving)
         found._hints, found.opened, found.unreadable = self._hints, self.opened, self.unreadable
-        found._leaving = self._leaving
         found._hear_all(self.heard.everything() if self.heard.synced else ())
         return found
 
@@ -166,7 +172,7 @@ class Knowledge:
                 self.pod_cidrs,
                 settings.host_interfaces,
             )
-            others = self._leaving.followed_by_others(self.host, self.local.values(), found)
+            others = self.leaving.followed_by_others(self.host, self.local.values(), found, self.heard.synced)
             kept_out = dict.fromkeys(self.quarantine.pods, "it is in quarantine") if self.quarantine.kept else {}
             self._attached = without(found, kept_out | others) if kept_out or others else found
         return self._attached
@@ -176,7 +182,7 @@ class Knowledge:
         """The `local` ones without those that are being deleted and whose interface is gone: their addresses are
         nobody's, or another pod's already."""
         assert self.attached
-        return self._leaving.present(self.host, self.local)
+        return self.leaving.present(self.host, self.local)
 
     @property
     def unattached(self) -> list[Address]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from msgspec.structs import replace
 
@@ -14,8 +14,10 @@ from enforcer.agent.metrics import Metrics
 from enforcer.agent.notice import TOO_LARGE, notices
 from enforcer.agent.programmed import Programmed
 from enforcer.agent.report import About, Gate, Reporter, Said
+from enforcer.attachment.leaving import Who
 from enforcer.cluster.watchers import Watchers
 from enforcer.connections.ender import Ender
+from enforcer.connections.remembered import Memory
 from enforcer.keeping.repair import Repair
 from enforcer.kernel.bridges import bridge_filtering
 from enforcer.kernel.weaknesses import weaknesses
@@ -41,6 +43,7 @@ class Publisher:
         metrics: Metrics,
         reporter: Reporter | None,
         programmed: Programmed,
+        memory: Memory,
         ender: Ender,
         families: tuple[Family, ...],
         clock: Callable[[], float],
@@ -49,6 +52,9 @@ class Publisher:
         self._metrics = metrics
         self._reporter = reporter
         self._programmed = programmed
+        self._memory = memory
+        self._kept: Mapping[Who, int] | None = None
+        self._forgetful = ""  # why interfaces can't be written down
         self._ender = ender
         self._families = families
         self._unfiltered: str | None = None
@@ -114,7 +120,20 @@ class Publisher:
         bridged = bool(loop.view and loop.view.pod_bridges and loop.view.mode != "off")
         self._unfiltered = bridge_filtering(self._families) if bridged else None
         self._publish(loop, now, weaknesses(bridged) if loop.view and loop.view.mode != "off" else ())
+        self._keep(loop.knowledge.leaving.last)
         self._tell(loop)
+
+    def _keep(self, interfaces: Mapping[Who, int]) -> None:
+        """For an agent that comes after this one. One that knows less takes what it finds for the pods' own."""
+        if interfaces == self._kept:
+            return
+        try:
+            self._memory.save_interfaces(interfaces)
+            self._kept, self._forgetful = interfaces, ""
+        except HostRefused as error:
+            if str(error) != self._forgetful:
+                self._forgetful = str(error)
+                log.warning("the next agent won't know which interfaces pods had", error=str(error))
 
     def _unattached_for_long(self, loop: Loop, now: float) -> dict[str, str]:
         """With the reason. A new pod's interface is often a moment late, and that is no news."""

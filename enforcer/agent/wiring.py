@@ -34,6 +34,7 @@ from enforcer.agent.single import SingleAgent
 from enforcer.agent.tales import Tales
 from enforcer.attachment import links
 from enforcer.attachment.cni_follow import CniResults
+from enforcer.attachment.leaving import Leaving
 from enforcer.cluster.api import Api
 from enforcer.cluster.api_config import connect
 from enforcer.cluster.heard import KINDS, Heard
@@ -94,7 +95,9 @@ class Agent:
         self.backend = usable_backend(settings)
         self.inbox: Inbox[Message] = Inbox(self._clock)
         api = None if read_files else connect(settings.kubeconfig or None, settings.context or None)
-        knowledge = Knowledge(settings, links.dump(), Heard(KINDS))
+        memory = Memory(Path(settings.state_dir) / "flows")
+        leaving = Leaving(memory.load_interfaces())
+        knowledge = Knowledge(settings, links.dump(), Heard(KINDS), leaving=leaving)
         kernel = stack.enter_context(HostKernel(self.backend, stack.enter_context(Sets())))
         before = [kernel.read(family) for family in self.backend.families]
         self.gate = Gate()
@@ -105,11 +108,11 @@ class Agent:
         self.board = Board(first)
         self.metrics = Metrics(lambda: self.board.status, self._denied)
         self.tales = Tales(self.keeper.index, self.gate, self.metrics.denials_lost.inc)
-        self.ender = self._make_ender()
+        self.ender = self._make_ender(memory)
         reporter = self._make_reporter(api, stack) if api else None
         programmed = Programmed(settings.state_dir)
         publisher = Publisher(
-            self.board, self.metrics, reporter, programmed, self.ender, self.backend.families, self._clock
+            self.board, self.metrics, reporter, programmed, memory, self.ender, self.backend.families, self._clock
         )
         self.loop = Loop(
             knowledge,
@@ -151,11 +154,11 @@ class Agent:
             steady(files.run, "files", self._restarted).start()
             stack.callback(files.stop)
 
-    def _make_ender(self) -> Ender:
+    def _make_ender(self, memory: Memory) -> Ender:
         return Ender(
             self.keeper.index,
             self.gate,
-            Memory(Path(self._settings.state_dir) / "flows"),
+            memory,
             end=self._settings.existing_flows == "end",
             observe=lambda stage, seconds: self.metrics.flow_ending.labels(stage).observe(seconds),
             purged=lambda: self.inbox.put(Again("flows of former owners are gone")),

@@ -14,20 +14,29 @@ from enforcer.attachment.hostview import HostView
 from policy.model import Pod
 
 WHY = "it is being deleted, and the interface that it had is gone"
-_Who = tuple[str, str]  # key and UID: a StatefulSet's next pod has the same key
+Who = tuple[str, str]  # key and UID: a StatefulSet's next pod has the same key
 
 
 class Leaving:
     """Remembers by which interface each pod was last found: by its index, which no other interface of the host has
-    after it. Of a pod that was being deleted when it was first seen, what is found first is its own."""
+    after it. Of a pod that was being deleted when it was first seen, what is found first is its own; `last` is what an
+    earlier agent remembered."""
 
-    def __init__(self) -> None:
-        self._last: dict[_Who, int] = {}
+    def __init__(self, last: Mapping[Who, int] | None = None) -> None:
+        self._last = dict(last or {})
 
-    def followed_by_others(self, host: HostView, pods: Iterable[Pod], found: Attached) -> dict[str, str]:
-        """The pods, with the reason, whose interface in `found` can't be theirs."""
+    @property
+    def last(self) -> Mapping[Who, int]:
+        """Never changed, but replaced."""
+        return self._last
+
+    def followed_by_others(
+        self, host: HostView, pods: Iterable[Pod], found: Attached, are_all: bool = True
+    ) -> dict[str, str]:
+        """The pods, with the reason, whose interface in `found` can't be theirs. Others than `pods` are forgotten where
+        these `are_all`."""
         indexes = {host.name(index): index for index in host.links}
-        before, self._last = self._last, {}
+        before, self._last = self._last, {} if are_all else dict(self._last)
         others = {}
         for pod in pods:
             who = (pod.key, pod.uid)

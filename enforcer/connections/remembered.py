@@ -1,5 +1,6 @@
-"""What an agent has to know of the time before it was started: whose the node's addresses were, and which flows its
-first sync spared. Two files, since the first changes with pods, and the second may be large and changes hardly ever.
+"""What an agent has to know of the time before it was started: whose the node's addresses were, which flows its first
+sync spared, and by which interface each pod was found. Three files, since some change with pods, and the flows may be
+many and change hardly ever.
 
 The owners are there once a first sync is over, so that where they are missing the next sync is the first. The files
 live and die with the connection table: below `/run`. Each is written whole or not at all. Any other content than ours
@@ -9,11 +10,13 @@ is as good as no file: then nothing is known, and nothing ends for it.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
+from enforcer.attachment.leaving import Who
 from enforcer.connections.concern import Owners
 from enforcer.kernel.conntrack_wire import Identity
 from policy.cidr import Address, parse_address
@@ -35,6 +38,7 @@ class _Written(Struct, forbid_unknown_fields=True):
 
 
 _decode = msgspec.json.Decoder(_Written).decode
+_decode_interfaces = msgspec.msgpack.Decoder(dict[Who, int]).decode
 _decode_spared = msgspec.msgpack.Decoder(frozenset[tuple[int, bytes]]).decode
 
 
@@ -68,6 +72,17 @@ class Memory:
     def save_spared(self, spared: frozenset[Identity]) -> None:
         """HostRefused where it can't be written."""
         self._write("spared", msgspec.msgpack.encode(spared))
+
+    def load_interfaces(self) -> dict[Who, int]:
+        """Indexes by key and UID of pods."""
+        try:
+            return _decode_interfaces(self._read("interfaces"))
+        except (OSError, msgspec.MsgspecError):
+            return {}
+
+    def save_interfaces(self, last: Mapping[Who, int]) -> None:
+        """HostRefused where it can't be written."""
+        self._write("interfaces", msgspec.msgpack.encode(last))
 
     def _read(self, name: str) -> bytes:
         if self._folder is None:

@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from enforcer.agent.serve_local import ask
+from enforcer.connections.remembered import Memory
 from lab.probe import Outcome, Probe
 from lab.topology import Host
 from podfence.lab_objects import _pod
@@ -195,6 +196,33 @@ def test_who_has_the_address_of_a_pod_about_to_end_gets_neither_its_rules_nor_it
         until(lambda: cluster.world.outcomes(into, out_of) == [OPEN, REJECTED], "it is known")
         cluster.delete("Pod", "shop", "web")
         until(lambda: cluster.world.outcomes(into, out_of) == [OPEN, REJECTED], "the old one is gone")
+
+
+@backends
+def test_an_agent_that_begins_between_knows_that_the_address_is_anothers(cluster: Cluster) -> None:
+    """The old pod's object is all that the API server has, and its interface went while no agent was there."""
+    cluster.apply(API)
+    with cluster.agent():
+        old = cluster.world.lab.host("shop/web")
+        assert (
+            cluster.world.outcomes(Probe("shop/web", "shop/far", "UDP", 80)) == [OPEN] and open_flows(cluster, old) > 0
+        )
+        tree = cluster.tree("Pod", "shop", "web")
+        tree["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        cluster.put(tree)
+        interfaces = Memory(cluster.folder / "state" / "flows").load_interfaces
+        until(
+            lambda: ("shop/web", tree["metadata"]["uid"]) in interfaces(), "what the next agent is to know is written"
+        )
+    pod = Pod("shop", "next", {"app": "next"}, node="n1", uid="uid-next", addresses=old.addresses)
+    cluster.world.lab.succeed("shop/web", pod)
+    into, out_of = Probe("shop/far", "shop/next", "TCP", 80), Probe("shop/next", "shop/api", "TCP", 80)
+    with cluster.agent():
+        until(lambda: open_flows(cluster, old) == 0, "the old one's connections are forgotten")
+        for _ in range(3):
+            assert cluster.world.outcomes(into, out_of) == [DROPPED, DROPPED]
+        cluster.put(_pod(pod))
+        until(lambda: cluster.world.outcomes(into, out_of) == [OPEN, REJECTED], "it is known")
 
 
 def open_flows(cluster: Cluster, host: Host) -> int:

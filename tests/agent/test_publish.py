@@ -8,6 +8,7 @@ import pytest
 from msgspec import to_builtins
 from msgspec.structs import replace
 
+from enforcer.agent import publish
 from enforcer.agent.board import AgentStatus, Board
 from enforcer.agent.metrics import Metrics
 from enforcer.agent.opening import close_node, open_node
@@ -16,8 +17,10 @@ from enforcer.agent.publish import Publisher
 from enforcer.agent.report import Reporter
 from enforcer.attachment.cni_cache import AddressGone, Unreadable
 from enforcer.connections.ender import Counts
+from enforcer.connections.remembered import Memory
 from podfence.status import agent_text
 from policy.cidr import parse_address
+from policy.errors import HostRefused
 from policy.model import Namespace, NetworkPolicy, Pod
 from policy.selector import EVERYTHING
 from tests.agent.test_quarantine import BAD
@@ -46,9 +49,17 @@ class Told:
         self.board = Board(AgentStatus(version="0", node="n1", backend="nft", mode="enforce"))
         self.metrics = Metrics(lambda: self.board.status, list)
         self.reporter = Reporter(FakeApi(), "n1", True, lambda: "now", lambda _: None)
+        self.memory = Memory(tmp / "flows")
         self.publisher = Publisher(
-            self.board, self.metrics, self.reporter, Programmed(self.tmp), Flows(), FAMILIES, lambda: self.world.now
-        )  # type: ignore[arg-type]
+            self.board,
+            self.metrics,
+            self.reporter,
+            Programmed(self.tmp),
+            self.memory,
+            Flows(),  # type: ignore[arg-type]
+            FAMILIES,
+            lambda: self.world.now,
+        )
         self.world.notes.turned = self.publisher.turned  # type: ignore[method-assign]
 
     def turn(self) -> None:
@@ -69,6 +80,28 @@ class Told:
 @pytest.fixture
 def told(tmp_path: Path) -> Told:
     return Told(tmp_path)
+
+
+def test_the_next_agent_can_read_which_interfaces_pods_had(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Soon after each change; a full disk is said once, and what follows is written when there is room again."""
+    said: list[str] = []
+    monkeypatch.setattr(publish.log, "warning", lambda message, **_: said.append(message))
+    told.world.list([Namespace("shop", {}), WEB])
+    told.turn()
+    written = told.memory.load_interfaces()
+    assert written == told.world.knowledge.leaving.last and written.keys() == {(WEB.key, WEB.uid)}
+
+    def full(_: object) -> None:
+        raise HostRefused("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(told.memory, "save_interfaces", full)
+        told.world.say(NEW)
+        told.turn()
+        told.turn()
+    assert sum("next agent" in message for message in said) == 1 and told.memory.load_interfaces() == written
+    told.turn()
+    assert told.memory.load_interfaces().keys() == {(WEB.key, WEB.uid), (NEW.key, NEW.uid)}
 
 
 def test_on_an_opened_node_no_pod_is_newly_said_to_have_its_policies(told: Told) -> None:

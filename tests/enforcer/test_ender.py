@@ -333,9 +333,10 @@ def test_nobody_knows_whose_flows_there_were_where_nothing_is_remembered(tmp_pat
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"owners": {"x": "u"}, "unpurged": []}', b"\xff\xfe"])
 def test_a_broken_memory_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "owners.json").write_bytes(content)
-    (tmp_path / "spared").write_bytes(content)
+    for name in ("spared", "interfaces"):
+        (tmp_path / name).write_bytes(content)
     memory = Memory(tmp_path)
-    assert memory.load() is None and memory.load_spared() == frozenset()
+    assert memory.load() is None and memory.load_spared() == frozenset() and memory.load_interfaces() == {}
 
 
 def test_a_memory_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

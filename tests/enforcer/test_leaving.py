@@ -56,6 +56,16 @@ def test_the_next_pod_of_that_name_is_another_one() -> None:
     assert others(leaving, host(6), replace(ENDING, uid="second")) == {}
 
 
+def test_the_next_agent_knows_by_which_interface_a_pod_was_found() -> None:
+    leaving = Leaving()
+    others(leaving, host(5), POD)
+    after = Leaving(leaving.last)
+    assert after.followed_by_others(host(6), [], attach(host(6), []), are_all=False) == {}, "it has heard of no pod yet"
+    assert others(after, host(6), ENDING) == {"shop/web-0": WHY}
+    assert after.present(host(6), {POD.key: ENDING}) == []
+    assert others(Leaving(leaving.last), host(6), POD) == {}, "its sandbox may have been made anew"
+
+
 def test_who_is_gone_is_forgotten() -> None:
     leaving = Leaving()
     others(leaving, host(5), POD)

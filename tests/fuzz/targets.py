@@ -246,16 +246,18 @@ def _folder() -> TemporaryDirectory[str]:
 def check_memory(data: bytes) -> None:
     """What is not whole is taken for unknown."""
     folder = Path(_folder().name)
-    for name in ("owners.json", "spared"):
+    for name in ("owners.json", "spared", "interfaces"):
         (folder / name).write_bytes(data)
     memory = Memory(folder)
     memory.load()
     memory.load_spared()
+    memory.load_interfaces()
 
 
 def memories() -> list[bytes]:
     owners = {"owners": {"10.0.0.1": "uid", "fd00::1": "other"}, "unpurged": ["10.0.0.9"]}
-    return [json.dumps(owners).encode(), msgspec.msgpack.encode([(2, b"abc"), (10, bytes(40))])]
+    spared, interfaces = [(2, b"abc"), (10, bytes(40))], {("shop/web", "uid"): 7}
+    return [json.dumps(owners).encode(), msgspec.msgpack.encode(spared), msgspec.msgpack.encode(interfaces)]
 
 
 def check_config(data: bytes) -> None:
