@@ -23,7 +23,7 @@ V = TypeVar("V")
 
 class HostView(Struct, frozen=True):
     """`links` by index. `routes` lead somewhere. `own` are the node's addresses. `neighbours`: the MAC address behind
-    an address, by interface and address. `fdb`: the port by bridge, MAC address and VLAN."""
+    an address, by bridge and address. `fdb`: the port by bridge, MAC address and VLAN."""
 
     links: Mapping[int, Link] = {}
     routes: frozenset[Route] = frozenset()
@@ -133,12 +133,20 @@ class Tables:
             case Own():
                 return _put(self._own, fact)
             case Neighbour(interface, address, mac):
+                if not self._says_where(interface):
+                    return False
                 if not mac:
                     return self._remove(fact)
                 return _set(self._neighbours, (interface, address), mac)
             case Forwarding(bridge, mac, vlan, port):
                 return _set(self._fdb, (bridge, mac, vlan), port)
         return True
+
+    def _says_where(self, interface: int) -> bool:
+        """Whether a neighbour there helps to find a pod: on a bridge. On the veth of a routed pod they come and go with
+        everybody whom the pod speaks to."""
+        link = self._links.get(interface)
+        return link is None or link.kind == "bridge"
 
     def _remove(self, fact: Fact) -> bool:
         match fact:

@@ -50,7 +50,7 @@ def test_an_interface_takes_everything_with_it() -> None:
     assert view.routes == {LEAD}
     assert not view.own
     assert not view.fdb
-    assert list(view.neighbours) == [(2, HOST)]
+    assert not view.neighbours
     assert tables.stale_links == {3}
 
 
@@ -77,6 +77,14 @@ def test_a_neighbour_that_answers_no_more() -> None:
     assert not tables.apply(Change(Neighbour(3, HOST, MAC)))
     assert tables.apply(Change(Neighbour(3, HOST, b"")))
     assert not tables.apply(Change(Neighbour(3, HOST, b""), gone=True))
+
+
+def test_who_is_seen_elsewhere_than_on_a_bridge_is_no_news() -> None:
+    tables = Tables(FACTS)
+    assert list(tables.view().neighbours) == [(3, HOST)]
+    for told in (Neighbour(2, HOST, MAC), Neighbour(2, HOST, b"")):
+        assert not tables.apply(Change(told))
+    assert not tables.apply(Change(Neighbour(2, HOST, MAC), gone=True))
 
 
 def test_a_mac_that_moved_is_not_lost_with_the_old_port() -> None:
