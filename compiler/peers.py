@@ -56,7 +56,8 @@ Source = PeerSet | NamedSource
 # An address; of a named source with the protocol and the number of the port.
 Member = tuple[Address, Protocol | None, int]
 EVERYONE = PeerSet((), ALL_ADDRESSES)
-EVERY_POD = PeerSet((PodTerm(EVERYTHING, EVERYTHING),))
+# All pods, as a source to which no rule compiles: what only its members change decides nothing.
+EVERY_POD = PeerSet((PodTerm(EVERYTHING, EVERYTHING),), ALL_ADDRESSES)
 NOBODY = PeerSet()
 
 

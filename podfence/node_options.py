@@ -140,7 +140,6 @@ def view_of(compiled: Compiled, options: NodeOptions) -> NodeView:
         warn(f"{pod}: {reason}, so it stays closed")
     for weakness in weaknesses(bool(found.bridges)):
         warn(weakness)
-    nodes = (node.addresses for node in compiled.cluster.nodes)
     return NodeView(
         options.node,
         found.veths,
@@ -154,7 +153,7 @@ def view_of(compiled: Compiled, options: NodeOptions) -> NodeView:
         strangers=found.strangers,
         mode=options.mode,
         abroad=frozenset().union(*abroad(compiled.pods.values(), options.node, cidrs).values()),
-        hosts=frozenset().union(*host_addresses(compiled.cluster.pods).values(), *nodes),
+        hosts=frozenset().union(*host_addresses(compiled.cluster.pods).values()),
     )
 
 

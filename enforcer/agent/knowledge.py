@@ -78,7 +78,7 @@ class Knowledge:
 
     def anew(self, quarantine: Quarantine) -> Knowledge:
         """The same, with nothing followed, and with `quarantine` for what is heard."""
-        found = Knowledge(self._settings, self.host, self.heard, quarantine, self.leaving)
+        found = Knowledge(self._settings, self.host, self.heard, quarantine, Leaving(self.leaving.last))
         found._hints, found.opened, found.unreadable = self._hints, self.opened, self.unreadable
         found._hear_all(self.heard.everything() if self.heard.synced else ())
         return found

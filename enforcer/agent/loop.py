@@ -26,7 +26,16 @@ from enforcer.agent.refusals import Refusals
 from enforcer.agent.trial import culprits
 from enforcer.attachment.hostview import own_addresses
 from enforcer.cluster.news import Changed, Kind, Listed, Trouble
-from enforcer.connections.concern import NOTHING, Concern, concern, owners_of, touched, treated_otherwise, went_abroad
+from enforcer.connections.concern import (
+    NOTHING,
+    Concern,
+    concern,
+    deciding,
+    owners_of,
+    touched,
+    treated_otherwise,
+    went_abroad,
+)
 from enforcer.connections.ender import Moment
 from enforcer.connections.gate import Gate
 from enforcer.keeping.keep import Keeper
@@ -192,7 +201,7 @@ class Loop:
         knowledge = self.knowledge
         with self._gate.changing(touched(self.keeper.index, knowledge.events)):
             changes = self.keeper.take(knowledge.events)
-        idle = not (knowledge.again or changes.subjects or changes.members or self._behind)
+        idle = not (knowledge.again or changes.subjects or deciding(changes) or self._behind)
         knowledge.followed()
         if idle:
             return None

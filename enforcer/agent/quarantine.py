@@ -64,7 +64,7 @@ def closed(suspect: Suspect, node: str) -> Kept:
     """With a stand-in that closes no more than it has to."""
     if isinstance(suspect, NetworkPolicy):
         return Kept(suspect, replace(suspect, isolates=DIRECTIONS, ingress=(), egress=()))
-    if suspect.node == node:
+    if suspect.node == node and suspect.selectable:
         return Kept(suspect, replace(suspect, labels={}, ports=()))
     return shut(suspect, node)
 

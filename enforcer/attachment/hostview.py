@@ -113,6 +113,8 @@ class Tables:
             self._links.pop(link.index, None)
             self._forget(link.index)
             return True
+        if link.index not in self._links and link.kind != "bridge":
+            self._neighbours = {key: mac for key, mac in self._neighbours.items() if key[0] != link.index}
         self._links[link.index] = link
         if not link.up:
             self._routes = {route for route in self._routes if link.index not in route.interfaces}

@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterable, Mapping
 
 from msgspec import Struct
 
-from compiler.changes import Changes, Deleted, Event
+from compiler.changes import Changes, Deleted, Event, MemberChange
 from compiler.compile import State
+from compiler.peers import EVERY_POD, Source
 from enforcer.rules.view import NodeView
 from policy.cidr import Address
 from policy.model import Pod
@@ -53,10 +54,16 @@ def concern(changes: Changes, local: Mapping[str, Pod], also: Iterable[str] = ()
     """What follows from `changes` of the index, with the node's pods of now by key; `also` are the keys of pods that
     are treated in another way now: they got an interface, or another mode."""
     keys = {key for key, _ in changes.subjects} | set(also)
-    left = {address for change in changes.members.values() for address, _, _ in change.left}
-    joined = any(change.joined for change in changes.members.values())
+    members = deciding(changes).values()
+    left = {address for change in members for address, _, _ in change.left}
+    joined = any(change.joined for change in members)
     ends = {address for key in keys if key in local for address in local[key].addresses}
     return Concern(frozenset(ends | left), restores=bool(keys) or joined)
+
+
+def deciding(changes: Changes) -> dict[Source, MemberChange]:
+    """The changes of members that may change a verdict."""
+    return {source: change for source, change in changes.members.items() if source != EVERY_POD}
 
 
 def treated_otherwise(before: NodeView | None, now: NodeView, local: Mapping[str, Pod]) -> set[str]:

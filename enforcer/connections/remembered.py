@@ -77,7 +77,7 @@ class Memory:
         """Indexes by key and UID of pods."""
         try:
             return _decode_interfaces(self._read("interfaces"))
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, ValueError):
             return {}
 
     def save_interfaces(self, last: Mapping[Who, int]) -> None:

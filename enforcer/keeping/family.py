@@ -6,7 +6,7 @@ allow-sets of some pods (`patch`), everything (`lay_out`, which also starts from
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -77,6 +77,7 @@ class FamilyKeeper:
         self._renamed = Known()
         self._live: dict[str, LiveSet] = {}
         self._users: dict[Source, list[LiveSet]] = {}
+        self._let_go: set[Source] = set()
         self._pending: dict[str, Delta] = {}
         self._actual: Actual | None = None
         self._roles: dict[str, Role] | None = None
@@ -92,9 +93,14 @@ class FamilyKeeper:
         self._actual = self._layout = None
         self._renamed.names = {}
         self._live, self._users, self._pending = {}, {}, {}
+        self._let_go.clear()
 
-    def follow(self, members: Mapping[Source, MemberChange]) -> None:
-        """Takes over changes of members."""
+    def follow(self, members: Mapping[Source, MemberChange], released: Iterable[Source]) -> None:
+        """Takes over changes of members. Of `released` sources nobody says any more who comes and goes: where one is
+        taken up again while its set still stands, that is made anew."""
+        if not self._let_go.isdisjoint(members):
+            self.forget()
+        self._let_go.update(source for source in released if self._users.get(source))
         for source, change in members.items():
             for live in self._users.get(source, ()):
                 appeared, disappeared = live.change(source, change.joined, change.left)
@@ -214,6 +220,7 @@ class FamilyKeeper:
     def _begin(self, steps: Plan) -> Begun:
         """The steps are on their way; where one fails, everything is forgotten."""
         self._pending = {}
+        self._let_go.clear()
         if not steps:
             return NOTHING
         assert self._actual is not None

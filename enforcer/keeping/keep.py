@@ -67,7 +67,7 @@ class Keeper:
         """Takes a batch of events into the index; the rules follow with the next `bring`."""
         changes, moved = self._take(events)
         for each in self._families:
-            each.follow(changes.members)
+            each.follow(changes.members, changes.released)
         for subject, change in changes.subjects.items():
             earlier = self._subjects.get(subject)
             self._subjects[subject] = SubjectChange(earlier.old, change.new) if earlier else change

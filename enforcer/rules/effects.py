@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from enforcer.rules.names import is_allow_chain
 from enforcer.rules.parse import Foreign
-from enforcer.rules.ruleset import Count, Drop, Element, InSet, Nflog, Reject, Return, Rule, Target
+from enforcer.rules.ruleset import Count, Drop, Element, Goto, InSet, Nflog, Reject, Return, Rule, Target
 from enforcer.rules.steps import ChangeSet
 
 Role = Literal["far end", "allows", "denies", "neither"]
@@ -57,15 +57,21 @@ def _role(target: Target, allows: Role) -> Role:
 
 def denied_from(rules: Sequence[Rule | Foreign]) -> int:
     """The number of the first rule, from 0, from which on a packet is denied whatever it is, and only how differs."""
-    last = rules[-1] if rules else None
-    if not (isinstance(last, Rule) and isinstance(last.target, Drop | Reject) and not last.matches):
+    end = next((at for at, rule in enumerate(rules) if stops_all(rule)), -1)
+    last = rules[end] if end >= 0 else None
+    if not (isinstance(last, Rule) and isinstance(last.target, Drop | Reject)):
         return len(rules)
-    place = len(rules)
-    for rule in reversed(rules):
+    place = end + 1
+    for rule in reversed(rules[:place]):
         if not (isinstance(rule, Rule) and isinstance(rule.target, Drop | Reject | Nflog | Count)):
             break
         place -= 1
     return place
+
+
+def stops_all(rule: Rule | Foreign) -> bool:
+    """Whether no packet comes to what stands behind it, such as rules that wait to be taken out."""
+    return isinstance(rule, Rule) and not rule.matches and isinstance(rule.target, Goto | Return | Drop | Reject)
 
 
 def effect(role: Role, element: Element, added: bool) -> Effect:
@@ -94,7 +100,7 @@ def in_place(changes: Sequence[ChangeSet], role_of: Mapping[str, Role]) -> tuple
         return None
     adds = [ChangeSet(change.name, change.add, ()) for change in deciding if change.add]
     removes = [ChangeSet(change.name, (), change.remove) for change in deciding if change.remove]
-    return (*others, *adds, *removes)
+    return (*adds, *removes, *others)
 
 
 def _turns(change: ChangeSet) -> bool:

@@ -128,6 +128,6 @@ def _generation(actual: Mapping[str, InstalledSet], ipset: IpSet) -> tuple[str, 
     for number in count():
         name = names.generation_name(ipset.name, number)
         installed = actual.get(name)
-        if installed is None or serves(installed.ipset, ipset):
+        if installed is None or serves(installed, ipset):
             return name, installed is not None
     raise AssertionError

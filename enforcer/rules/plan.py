@@ -16,11 +16,11 @@ from msgspec.structs import replace
 
 from enforcer.rules import names
 from enforcer.rules.dispatch import Chains
-from enforcer.rules.effects import in_place, roles
+from enforcer.rules.effects import in_place, roles, stops_all
 from enforcer.rules.parse import Counted, Foreign, Installed, InstalledSet
 from enforcer.rules.rename import Known, rename
 from enforcer.rules.render import table_size
-from enforcer.rules.ruleset import Drop, Element, Goto, HookName, InSet, IpSet, Jump, Reject, Return, Rule, RuleSet
+from enforcer.rules.ruleset import Element, Goto, HookName, InSet, IpSet, Jump, Rule, RuleSet
 from enforcer.rules.steps import ChangeSet, DropSet, MakeSet, Plan, Step, Transaction
 from policy.cidr import Family
 
@@ -57,7 +57,8 @@ def plan(actual: Actual, wanted: RuleSet, known: Known | None = None, lazily: bo
     counting = [change for ipset in concrete.sets.values() if (change := _change(actual, ipset))]
     transaction = _transaction(actual, concrete, lazily)
     unused = () if lazily else dropped(actual, concrete.sets)
-    return (*made, *counting, *([transaction] if transaction else []), *unused)
+    # Who is told of a denial follows what decides it: nobody is refused just before he is let in.
+    return (*made, *([transaction] if transaction else []), *counting, *unused)
 
 
 def _change(actual: Actual, ipset: IpSet) -> ChangeSet | None:
@@ -102,7 +103,7 @@ def _met(tables: Installed) -> Iterator[tuple[Counted, ...]]:
     seen = set(waiting)
     while waiting:
         rules = tables.chains.get(waiting.pop(), ())
-        end = next((number for number, each in enumerate(rules, 1) if ends((each.rule,))), len(rules))
+        end = next((number for number, each in enumerate(rules, 1) if stops_all(each.rule)), len(rules))
         yield rules[:end]
         targets = [each.rule.target for each in rules[:end] if isinstance(each.rule, Rule)]
         further = {target.chain for target in targets if isinstance(target, Jump | Goto)} - seen
@@ -112,8 +113,7 @@ def _met(tables: Installed) -> Iterator[tuple[Counted, ...]]:
 
 def ends(rules: Sequence[Rule | Foreign]) -> bool:
     """Whether no packet comes to what stands behind them in their chain."""
-    last = rules[-1] if rules else None
-    return isinstance(last, Rule) and not last.matches and isinstance(last.target, Goto | Return | Drop | Reject)
+    return bool(rules) and stops_all(rules[-1])
 
 
 def _has_room(installed: InstalledSet, wanted: IpSet) -> bool:
@@ -183,26 +183,30 @@ def choose_names(
     chosen, generations = dict(in_use or {}), None
     for ipset in wanted:
         name = chosen.get(ipset.name)
-        if name and serves(actual[name].ipset, ipset):
+        if name and serves(actual[name], ipset):
             continue
         generations = _generations(actual) if generations is None else generations
         present = generations.get(ipset.name, {})
-        usable = (generation for generation, known in sorted(present.items()) if serves(known, ipset))
+        usable = (number for number, known in sorted(present.items()) if serves(known, ipset))
         unused = next(number for number in range(len(present) + 1) if number not in present)
         chosen[ipset.name] = names.generation_name(ipset.name, next(usable, unused))
     return chosen
 
 
-def _generations(actual: Mapping[str, InstalledSet]) -> dict[str, dict[int, IpSet]]:
-    found: dict[str, dict[int, IpSet]] = {}
+def _generations(actual: Mapping[str, InstalledSet]) -> dict[str, dict[int, InstalledSet]]:
+    found: dict[str, dict[int, InstalledSet]] = {}
     for name, installed in actual.items():
         identity, generation = names.split_generation(name)
-        found.setdefault(identity, {})[generation] = installed.ipset
+        found.setdefault(identity, {})[generation] = installed
     return found
 
 
-def serves(known: IpSet, wanted: IpSet) -> bool:
-    return _same_kind(known, wanted) and (wanted.counters or _equal(known.elements, wanted.elements))
+def serves(known: InstalledSet, wanted: IpSet) -> bool:
+    """Whether rules may look in the installed set for the wanted one, at once or, where it decides nothing, once its
+    members are changed."""
+    if not _same_kind(known.ipset, wanted):
+        return False
+    return _equal(known.ipset.elements, wanted.elements) or (wanted.counters and _has_room(known, wanted))
 
 
 def _equal(a: frozenset[Element], b: frozenset[Element]) -> bool:

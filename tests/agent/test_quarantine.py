@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from compiler.changes import Deleted
 from enforcer.agent.inbox import Inbox
-from enforcer.agent.quarantine import Quarantine, Search
+from enforcer.agent.quarantine import Quarantine, Search, closed, shut
 from enforcer.cluster.news import Changed
 from enforcer.readback.simulate import Packet
 from enforcer.rules.steps import Plan
@@ -105,6 +105,22 @@ def test_a_pod_that_we_stumble_over_is_closed(world: World) -> None:
     world.say(API)
     world.turn()
     assert kept(world) == [] and passes(world, FAR, API)
+
+
+def test_a_pod_of_the_nodes_own_network_is_left_out_whole() -> None:
+    """It is no subject, here or elsewhere: its address, which is the node's, is all that is known of it."""
+    proxy = Pod("kube-system", "proxy", {}, node="n1", addresses=API.addresses, host_network=True)
+    for node in ("n1", "n2"):
+        assert closed(proxy, node).stand_in == Deleted("Pod", "kube-system", "proxy")
+    assert closed(API, "n1").stand_in == replace(API, labels={}, ports=())
+
+
+def test_to_try_without_a_pod_forgets_no_interface(world: World) -> None:
+    world.turn()
+    before = dict(world.knowledge.leaving.last)
+    trial = world.knowledge.anew(Quarantine([shut(API, "n1")]))
+    assert API.key in dict(before.keys()) and trial.attached and API.key not in dict(trial.leaving.last.keys())
+    assert world.knowledge.leaving.last == before
 
 
 def test_a_pod_elsewhere_that_we_stumble_over_is_nobodys_peer(world: World) -> None:

@@ -32,7 +32,7 @@ def test_one_way_is_safe_for_any_number() -> None:
 
 def test_one_address_that_moves_is_added_first() -> None:
     steps = in_place([ChangeSet("s", (), (A,)), ChangeSet("t", (A,), ()), ChangeSet("n", (B,), (A,))], FAR)
-    assert steps == (ChangeSet("n", (B,), (A,)), add("t", A), remove("s", A))
+    assert steps == (add("t", A), remove("s", A), ChangeSet("n", (B,), (A,)))
 
 
 def test_two_addresses_that_move_are_not_safe() -> None:

@@ -87,6 +87,13 @@ def test_who_is_seen_elsewhere_than_on_a_bridge_is_no_news() -> None:
     assert not tables.apply(Change(Neighbour(2, HOST, MAC), gone=True))
 
 
+def test_what_was_said_of_a_link_before_it_was_known_does_not_stay() -> None:
+    tables = Tables([Neighbour(2, HOST, MAC), Neighbour(3, HOST, MAC)])
+    for link in (VETH, BRIDGE):
+        tables.apply(Change(link))
+    assert list(tables.view().neighbours) == [(3, HOST)]
+
+
 def test_a_mac_that_moved_is_not_lost_with_the_old_port() -> None:
     tables = Tables(FACTS)
     tables.apply(Change(Forwarding(3, MAC, 0, 9)))

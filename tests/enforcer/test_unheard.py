@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from compiler.changes import Event
+from compiler.changes import Deleted, Event
+from compiler.peers import EVERY_POD
+from enforcer.connections.concern import NOTHING, concern, deciding
 from enforcer.keeping.keep import Keeper
 from enforcer.readback.simulate import Outcome, Packet
 from enforcer.rules.layout import NodeView
 from enforcer.rules.ruleset import CtState
-from enforcer.rules.steps import ChangeSet, MakeSet, Transaction
+from enforcer.rules.steps import ChangeSet, MakeSet, Plan, Transaction
 from enforcer.rules.view import host_addresses
 from policy.cidr import parse_address
 from policy.decode import decode_objects
 from policy.model import Pod
 from tests.enforcer.test_keep import FAMILIES, FakeKernel
+from tests.enforcer.test_plan import single
 
 VIEW = NodeView("n1", {"shop/api": "veth-api"})
 Object = dict[str, Any]
@@ -57,8 +60,8 @@ OTHER = pod("other", "other", "n2", "10.2.0.1", "fd00:2::1")
 class Node:
     """`api` lives here, and lets `web` in; `other` is known, and of another node."""
 
-    def __init__(self, view: NodeView = VIEW, policies: Sequence[Event] = ()) -> None:
-        self.kernel = FakeKernel()
+    def __init__(self, view: NodeView = VIEW, policies: Sequence[Event] = (), kernel: FakeKernel | None = None) -> None:
+        self.kernel = kernel or FakeKernel()
         self.keeper = Keeper(view, FAMILIES, self.kernel)
         self.keeper.start([*API, *OTHER, *(policies or policy())])
         self.kernel.seen.clear()
@@ -129,6 +132,72 @@ def test_the_set_of_everyone_is_never_made_anew() -> None:
     assert sum(isinstance(step, ChangeSet) and "everyone" in step.name for step in steps) == len(FAMILIES)
     assert node.outcomes("10.2.0.7", "fd00:2::7") == {"accept"}
     assert node.outcomes("10.2.0.8", "fd00:2::8") == {"drop"}, "it has another address by now"
+
+
+def test_a_list_that_is_full_is_made_anew_with_room() -> None:
+    """Whatever may be in it, as long as the kernel has room for what there is."""
+    node = Node()
+    for plane in node.kernel.planes.values():
+        plane.maxelem = 6
+    keeper = Keeper(VIEW, FAMILIES, node.kernel)
+    keeper.start([*API, *OTHER, *policy()])
+    node.kernel.seen.clear()
+    crowd = [pod(f"p{n}", "more", "n2", f"10.3.0.{n}", f"fd00:3::{n}") for n in range(1, 7)]
+    keeper.handle([event for each in crowd for event in each])
+    made = [step.ipset for steps in node.kernel.seen for step in steps if isinstance(step, MakeSet)]
+    assert [len(ipset.elements) for ipset in made if "everyone" in ipset.name] == [8, 8]
+    assert node.outcomes("10.3.0.1", "fd00:3::1", "10.2.0.1") == {"reject"}
+
+
+class Stepwise(FakeKernel):
+    """Asks after each single step what becomes of a packet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask: Callable[[], set[Outcome]] = set
+        self.seen_on_the_way: list[set[Outcome]] = []
+
+    def begin(self, steps: Plan) -> Callable[[], None]:
+        for step in single(steps):
+            super().begin((step,))
+            self.seen_on_the_way.append(self.ask())
+        return lambda: None
+
+
+@pytest.mark.parametrize("with_others", [False, True], ids=["in place", "by a transaction"])
+def test_who_is_let_in_is_not_refused_in_the_moment_he_becomes_known(with_others: bool) -> None:
+    kernel = Stepwise()
+    node = Node(kernel=kernel)
+    more = pod("more", "web", "n2", "10.2.0.8", "fd00:2::8")
+    node.keeper.handle(more)
+    kernel.ask = lambda: node.outcomes(JOB[0])
+    others = pod("more", "more", "n2", "10.2.0.8", "fd00:2::8") if with_others else []
+    kernel.seen.clear()
+    node.keeper.handle([*others, *pod("job", "web", "n2", *JOB)])
+    assert any(isinstance(step, Transaction) for steps in kernel.seen for step in steps) == with_others
+    assert kernel.seen_on_the_way[-1] == {"accept"} and {"reject"} not in kernel.seen_on_the_way
+
+
+def test_who_only_is_to_be_told_concerns_no_flow() -> None:
+    keeper = Node().keeper
+    for known in (pod("job", "other", "n2", *JOB), [Deleted("Pod", "shop", "job")]):
+        changes = keeper.take(known)
+        assert changes.members.keys() == {EVERY_POD} and not deciding(changes)
+        assert concern(changes, {}) == NOTHING
+    assert deciding(keeper.take(pod("job", "web", "n2", *JOB))).keys() > {*()}
+
+
+def test_a_list_is_right_where_it_was_let_go_and_taken_up_at_once() -> None:
+    """As where the kernel can't be asked for a while: who went in between is in no set."""
+    node = Node()
+    node.keeper.handle(pod("job", "web", "n2", *JOB))
+    node.keeper.take([Deleted("NetworkPolicy", "shop", "api")])
+    node.keeper.take([Deleted("Pod", "shop", "job"), *policy()])
+    node.keeper.bring()
+    assert node.outcomes(*JOB) == {"drop"}
+    node.keeper.handle(pod("job", "web", "n2", *JOB))
+    node.keeper.handle([Deleted("Pod", "shop", "job")])
+    assert node.outcomes(*JOB) == {"drop"}
 
 
 @pytest.mark.parametrize(
