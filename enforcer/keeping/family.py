@@ -90,7 +90,7 @@ class FamilyKeeper:
 
     def forget(self) -> None:
         """What the kernel holds is not known any more, and members may be missed."""
-        self._actual = self._layout = None
+        self._actual = self._layout = self._roles = None
         self._renamed.names = {}
         self._live, self._users, self._pending = {}, {}, {}
         self._let_go.clear()
@@ -167,7 +167,8 @@ class FamilyKeeper:
         if known is not None:
             # As they were written: what `found` calls sets by is their identity, not their name.
             written = [step.write | step.insert for step in steps if isinstance(step, Transaction)]
-            self._roles = known | {name: role for chains in written for name, role in roles(chains).items()}
+            found_roles = known | {name: role for chains in written for name, role in roles(chains).items()}
+            self._roles = {name: role for name, role in found_roles.items() if name in self._actual.sets}
         return begun
 
     def lay_out(self, pods: Sequence[subjects.Subject], view: NodeView, tidily: bool) -> Begun:

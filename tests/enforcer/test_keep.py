@@ -23,7 +23,7 @@ from enforcer.rules.steps import ChangeSet, DropSet, MakeSet, Plan, Transaction
 from policy.cidr import Family, parse_cidr
 from policy.decode import decode_objects
 from policy.model import DIRECTIONS, Cluster, IPBlock, Namespace, NetworkPolicy, Peer, Pod, Rule
-from policy.selector import EVERYTHING, in_, selector
+from policy.selector import EVERYTHING, in_, not_in, selector
 from tests.compiler.histories import batches, history, undone
 from tests.compiler.slow_twin import Objects, happen
 from tests.enforcer.fake import FakeDataplane, StepFailed
@@ -296,6 +296,25 @@ def test_the_short_way_is_gone_where_pods_stay_isolated() -> None:
     assert len(written.write) == len(local) + 1 and not written.delete
     (written,) = keeper.handle([Deleted("NetworkPolicy", "a", "second")])[0]
     assert isinstance(written, Transaction) and len(written.write) == len(local) and len(written.delete) == 1
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_the_meaning_of_a_set_is_forgotten_with_the_set(lazy: bool) -> None:
+    """Where pods stay and policies change a node may never be laid out anew."""
+    found = decode_objects(lively(Random(1))).cluster
+    kernel = FakeKernel(lazy)
+    keeper = Keeper(view_of([*found.pods], "n0"), FAMILIES, kernel)
+    keeper.start([*found.namespaces, *found.pods])
+    other = next(pod for pod in found.pods if pod.node != "n0")
+    for number in range(2 * MOST_UNTIDY):
+        peers = selector([not_in("number", str(number))])
+        keeper.handle([NetworkPolicy("a", "p", EVERYTHING, ("ingress",), (Rule((Peer(pods=peers),)),), ())])
+        # Members alone: that is when the meaning of sets is asked for.
+        keeper.handle([Deleted("Pod", other.namespace, other.name)])
+        keeper.handle([other])
+        keeper.tidy()
+    for each in keeper._families:
+        assert each._actual and len(each._roles or {}) < len(each._actual.sets) + 3
 
 
 def test_a_pod_has_rules_in_its_own_families_alone() -> None:
