@@ -10,6 +10,8 @@ from compiler.matching import SelectorIndex
 from compiler.peers import Member, NamedSource, PeerSet
 from policy.model import ContainerPort, Direction, Labels, NetworkPolicy, Pod
 
+# Of so many lists of ports a policy's rules are known at once: pods with others may come for as long as it is there.
+_MOST_BOUND = 128
 # What policies can see of a pod: the keys of its labels, sorted, then their values, then its ports.
 Traits = tuple[object, ...]
 
@@ -52,7 +54,7 @@ class Scope:
 
 
 class PolicyEntry:
-    """One policy as it is at present; what takes its place is another entry. Its rules are bound once."""
+    """One policy as it is at present; what takes its place is another entry. Its rules are bound once for many pods."""
 
     __slots__ = ("_bound", "looks_at_ports", "policy")
 
@@ -66,6 +68,8 @@ class PolicyEntry:
         key = (direction, ports if self.looks_at_ports and direction == "ingress" else ())
         found = self._bound.get(key)
         if found is None:
+            if len(self._bound) >= _MOST_BOUND:
+                self._bound.clear()
             found = self._bound[key] = bind(self.policy, *key)
         return found
 

@@ -9,12 +9,15 @@ from compiler.classes import PodClass, PolicyEntry
 from compiler.matching import SelectorIndex
 from policy.model import ContainerPort, Direction, NetworkPolicy
 
+# So many allow-sets of a namespace are made before those are forgotten that nobody asked for meanwhile: pods with other
+# ports and labels may come for as long as its policies stay.
+_MANY = 1024
 _Key = tuple[Direction, tuple[PolicyEntry, ...], tuple[ContainerPort, ...]]
 
 
 class _Book:
     """The policies of one namespace. Selectors are not filed before a pod is asked about; allow-sets that nobody asked
-    for between two changes are forgotten."""
+    for between two changes, or while many others were made, are forgotten."""
 
     __slots__ = ("allow_sets", "by_name", "older", "subjects", "version")
 
@@ -24,6 +27,9 @@ class _Book:
         self.allow_sets: dict[_Key, AllowSet] = {}
         self.older: dict[_Key, AllowSet] = {}
         self.version = 0
+
+    def turn_over(self) -> None:
+        self.older, self.allow_sets = self.allow_sets, {}
 
 
 class Policies:
@@ -42,7 +48,7 @@ class Policies:
         """Puts `policy` in the place of the one of that name; None takes it away."""
         book = self._books.setdefault(namespace, _Book())
         book.version = next(self._versions)
-        book.older, book.allow_sets = book.allow_sets, {}
+        book.turn_over()
         old = book.by_name.pop(name, None)
         if old and book.subjects:
             book.subjects.discard(old.policy.subjects, old)
@@ -90,5 +96,7 @@ class Policies:
         if found is None:
             refs = [PolicyRef(entry.policy.key, entry.policy.source) for entry in entries]
             found = allow_set(refs, [rule for entry in entries for rule in entry.bound(direction, ports)])
+        if len(book.allow_sets) >= _MANY:
+            book.turn_over()
         book.allow_sets[key] = found
         return found
