@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 
 from msgspec import Struct
 
 from compiler import intervals
 from compiler.intervals import Intervals
+from compiler.kept import kept
 from policy.cidr import BITS, Address, Family, Prefix
 from policy.model import IPBlock
 
+# Prefixes and ranges, of some 130 bytes each.
+_MOST_KEPT = 1 << 16
 WHOLE: dict[Family, Intervals] = {4: ((0, (1 << 32) - 1),), 6: ((0, (1 << 128) - 1),)}
 
 
@@ -66,7 +68,7 @@ class Entry(Struct, frozen=True, order=True):
     nomatch: bool = False
 
 
-@lru_cache(maxsize=4096)
+@kept(_MOST_KEPT)
 def disjoint_cover(ranges: Intervals, family: Family) -> tuple[Entry, ...]:
     """The fewest disjoint prefixes that cover exactly `ranges`. Never a /0, which no ipset of networks can hold: the
     whole family becomes its two halves."""
@@ -82,7 +84,7 @@ def disjoint_cover(ranges: Intervals, family: Family) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-@lru_cache(maxsize=4096)
+@kept(_MOST_KEPT)
 def cover(ranges: Intervals, family: Family) -> tuple[Entry, ...]:
     """The fewest prefixes, some of them `nomatch`, whose longest match is exactly `ranges`.
 
