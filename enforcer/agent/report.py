@@ -95,6 +95,8 @@ class Reporter:
         self._ended = False
 
     def say(self, event: Said) -> None:
+        # What is known holds no more than is said, whatever somebody's policy brings a message to.
+        event = msgspec.structs.replace(event, message=event.message[:_LONGEST])
         with self._wake:
             # Whoever says more than that goes on saying it: to forget some at once would be to say all of it for ever.
             if len(self._known) >= _MOST_EVENTS and self._clock() - self._known_since > _HOUR:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,23 @@ def test_equal_events_are_said_once() -> None:
         "kind": "NetworkPolicy", "apiVersion": "networking.k8s.io/v1", "namespace": "shop", "name": "api",
     }  # fmt: skip
     assert body["type"] == "Warning" and body["message"] == NOT_UNDERSTOOD.message
+
+
+def test_no_more_is_kept_of_an_event_than_is_said() -> None:
+    def say(reporter: Reporter) -> None:
+        for number in range(400):
+            reporter.say(msgspec.structs.replace(NOT_UNDERSTOOD, message=f"{number:03}" + "x" * 100_000))
+        reporter.say(msgspec.structs.replace(NOT_UNDERSTOOD, message="000" + "x" * 99_000 + "y"))
+
+    tracemalloc.start()
+    try:
+        reporter = Reporter(FakeApi(), "n1", True, lambda: "2026-01-01T00:00:00Z", [].append)
+        say(reporter)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1 << 20
+    assert len(reported(FakeApi(), until=400, say=say)) == 400, "what is not said makes no other event"
 
 
 def test_two_nodes_that_say_the_same_give_one_event() -> None:
