@@ -46,6 +46,7 @@ _OF_ADDRESSES, _OF_ROUTES, _OF_NEIGHBOURS = (
 _UP, _UNICAST, _CLONED, _SELF = 0x1, 1, 0x200, 0x02
 _NOARP, _PERMANENT = 0x40, 0x80
 _SKIP_STATISTICS = 1 << 3
+_MULTI = 2  # of an answer in several messages
 # Every interface has these networks, which say nothing of what is behind it: link-local and multicast.
 _EVERYWHERE = (Prefix(4, 0xA9FE << 16, 16), Prefix(6, 0xFE80 << 112, 10), Prefix(6, 0xFF << 120, 8))
 
@@ -165,7 +166,8 @@ def change(message: Message) -> Change | None:
     kind, body = message.kind, message.body
     fact: Fact | None = None
     if kind in (NEW_LINK, DEL_LINK):
-        fact = _link(body)
+        # An event brings what the link has counted too, and is never the same again.
+        fact = _link_of_old(body) if message.flags & _MULTI else _link(body)
     elif kind in (NEW_ADDRESS, DEL_ADDRESS):
         fact = _own(body)
     elif kind in (NEW_ROUTE, DEL_ROUTE):
@@ -194,8 +196,6 @@ def _attributes(body: bytes, at: int, wanted: frozenset[int]) -> dict[int, bytes
     return found
 
 
-# A reading that follows a change finds nearly all links and routes as they were, to the byte.
-@lru_cache(maxsize=1024)
 def _link(body: bytes) -> Link | None:
     """A message of a bridge about its port is not one about the link: it would seem gone when it leaves the bridge."""
     family, _, index, flags, _ = _LINK.unpack_from(body)
@@ -212,6 +212,10 @@ def _link(body: bytes) -> Link | None:
         struct.unpack("=i", found[37])[0] if 37 in found else -1,
         bool(flags & _UP),
     )
+
+
+# A reading that follows a change finds nearly all links and routes as they were, to the byte.
+_link_of_old = lru_cache(maxsize=1024)(_link)
 
 
 def _own(body: bytes) -> Own | None:
