@@ -7,6 +7,7 @@ not plain, and read there whole.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -19,9 +20,15 @@ from policy.labels import dns_label_problem, dns_subdomain_problem
 from policy.model import ContainerPort, Labels, Pod
 from policy.validate import Report
 
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
+
 # ruff: noqa: N815 (the API's own spelling)
 
 _NULL = Raw(b"null")
+# Bytes of what many pods have in common. One may have a megabyte of labels, other ones each time that it is changed.
+_LONGEST_KEPT = 4096
+_Found = TypeVar("_Found")
 
 
 class _Meta(Struct, gc=False):
@@ -79,7 +86,7 @@ def pod_of(wire: PlainPod) -> Pod | None:
         meta, spec, status = wire.metadata, wire.spec, wire.status
         if dns_subdomain_problem(meta.name):
             return None
-        labels = _labels(bytes(meta.labels))
+        labels = _lately(_labels, bytes(meta.labels))
         return Pod(
             namespace=_namespace(meta.namespace),
             name=meta.name,
@@ -91,11 +98,15 @@ def pod_of(wire: PlainPod) -> Pod | None:
             host_network=bool(spec.hostNetwork),
             phase=_shared(status.phase or ""),
             deleting=bool(meta.deletionTimestamp),
-            workload=_workload(bytes(meta.ownerReferences), labels.get("pod-template-hash", "")),
-            gated=_gated(bytes(spec.readinessGates)),
+            workload=_lately(_workload, bytes(meta.ownerReferences), labels.get("pod-template-hash", "")),
+            gated=_lately(_gated, bytes(spec.readinessGates)),
         )
     except (msgspec.DecodeError, ValueError):
         return None
+
+
+def _lately(find: _lru_cache_wrapper[_Found], text: bytes, *more: str) -> _Found:
+    return find(text, *more) if len(text) <= _LONGEST_KEPT else find.__wrapped__(text, *more)
 
 
 @lru_cache(maxsize=1 << 12)
@@ -144,7 +155,7 @@ def _ports(spec: _Spec) -> tuple[ContainerPort, ...]:
     containers = spec.containers or []
     if spec.initContainers:
         containers += (container for container in spec.initContainers if container.restartPolicy == "Always")
-    found = [ports for container in containers if (ports := _container_ports(bytes(container.ports)))]
+    found = [ports for container in containers if (ports := _lately(_container_ports, bytes(container.ports)))]
     if len(found) == 1:
         return found[0]
     return tuple(port for ports in found for port in ports)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from random import Random
 from typing import Any
 
@@ -31,6 +32,22 @@ def both(tree: dict[str, Any]) -> tuple[Pod | None, object, bool]:
     """What the fast way says, what the careful one does, and whether it had anything to say about it."""
     careful = decode_document(Document("Pod", tree["apiVersion"], tree))
     return plain_pod(Raw(msgspec.json.encode(tree))), careful.object, bool(careful.problems)
+
+
+def test_labels_that_are_many_are_not_kept() -> None:
+    """Whoever may change the labels of a single pod may do so for ever."""
+    tree = pods(1)[0]
+    tracemalloc.start()
+    try:
+        for number in range(40):
+            tree["metadata"]["labels"] = {f"key-{number}-{at}": "v" * 60 for at in range(1500)}
+            plain, careful, _ = both(tree)
+            assert plain and plain == careful
+        del plain, careful
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 4 << 20
 
 
 @pytest.mark.parametrize("seed", range(30))
