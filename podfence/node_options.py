@@ -153,7 +153,7 @@ def view_of(compiled: Compiled, options: NodeOptions) -> NodeView:
         strangers=found.strangers,
         mode=options.mode,
         abroad=frozenset().union(*abroad(compiled.pods.values(), options.node, cidrs).values()),
-        hosts=frozenset().union(*host_addresses(compiled.cluster.pods).values()),
+        hosts=host_addresses(compiled.cluster.pods, options.node),
     )
 
 

@@ -12,7 +12,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from compiler.changes import Deleted, Event, pod_key
-from enforcer.agent.addresses import AddressesOf
 from enforcer.agent.opening import opened_by
 from enforcer.agent.quarantine import Quarantine
 from enforcer.agent.settings import Settings
@@ -63,7 +62,8 @@ class Knowledge:
         self._settings = settings
         self._hints = Hints()
         self._here: dict[str, Pod] = {}  # the node's pods by key, as the API server says them
-        self._abroad, self._hosts = AddressesOf(), AddressesOf()
+        self._abroad: dict[str, frozenset[Address]] = {}  # by key, of other nodes' pods
+        self._hosts = frozenset[Address]()
         self._attached: Attached | None = None
         self.leaving = leaving or Leaving()
         self.again: list[str] = []
@@ -80,6 +80,7 @@ class Knowledge:
         """The same, with nothing followed, and with `quarantine` for what is heard."""
         found = Knowledge(self._settings, self.host, self.heard, quarantine, Leaving(self.leaving.last))
         found._hints, found.opened, found.unreadable = self._hints, self.opened, self.unreadable
+        found._hosts = self._hosts
         found._hear_all(self.heard.everything() if self.heard.synced else ())
         return found
 
@@ -152,13 +153,19 @@ class Knowledge:
 
     def _look_elsewhere(self, events: Sequence[Event]) -> None:
         """Which addresses of the node's blocks pods of other nodes have: in most clusters none, ever. And which are
-        nodes'."""
+        nodes': one that was a node's is taken for one from then on, since pods of its network come and go."""
         pods = [event for event in events if isinstance(event, Pod)]
-        concerned = set(map(pod_key, events))
-        if self._abroad.renew(concerned, abroad(pods, self._settings.node, self.pod_cidrs)):
-            self.again.append("addresses of the node's blocks that other nodes' pods have")
-        if self._hosts.renew(concerned, host_addresses(pods)):
+        hosts = host_addresses(pods, self._settings.node)
+        if not hosts <= self._hosts:
+            self._hosts |= hosts
             self.again.append("addresses of nodes")
+        found = abroad(pods, self._settings.node, self.pod_cidrs)
+        if not (found or self._abroad):
+            return
+        before, concerned = self._abroad, set(map(pod_key, events))
+        self._abroad = {key: known for key, known in before.items() if key not in concerned} | found
+        if self._abroad != before:
+            self.again.append("addresses of the node's blocks that other nodes' pods have")
 
     @property
     def attached(self) -> Attached:
@@ -221,8 +228,8 @@ class Knowledge:
             mode="off" if self.opened else settings.mode,
             unknown=settings.unknown,
             closed=closed,
-            abroad=self._abroad.every,
-            hosts=self._hosts.every,
+            abroad=frozenset().union(*self._abroad.values()),
+            hosts=self._hosts,
         )
 
 

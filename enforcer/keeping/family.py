@@ -178,7 +178,8 @@ class FamilyKeeper:
         self._actual = self._installed()
         known, self._live, self._users = self._live, {}, {}
         for name, spec in wanted.specs.items():
-            self._follow(known.get(name) or LiveSet(spec, self._index))
+            live = known.get(name)
+            self._follow(live if live and live.spec == spec else LiveSet(spec, self._index))
         return self._planned(tidily or self._untidy >= MOST_UNTIDY)
 
     def tidy(self) -> Begun:

@@ -131,12 +131,12 @@ class _Drawing:
         self._veths, self._strangers = veth_sets(node.routed, family), stranger_sets(node, family)
         self._abroad = abroad_set(node, family)
         self._root = self._input_root()
-        refuses = self._refuses_ingress()
-        everyone: list[SetSpec] = [everyone_set(family)] if refuses else []
-        nodes: list[IpSet] = [host_set(node, family)] if refuses else []
-        self.specs: dict[str, SetSpec] = {spec.name: spec for spec in everyone}
-        told = [*(spec.name for spec in everyone), *(found.name for found in nodes)]
-        self.chains: Chains = base_chains(family, node, self._root, self._audits, told)
+        # Rules are the same whoever is isolated, so that what they have counted stays.
+        told = [everyone_set(family, self._refuses_ingress())] if node.deny == "reject" else []
+        nodes = [host_set(node, family)] if node.deny == "reject" else []
+        self.specs: dict[str, SetSpec] = {spec.name: spec for spec in told}
+        known = [*self.specs, *(found.name for found in nodes)]
+        self.chains: Chains = base_chains(family, node, self._root, self._audits, known)
         sets = [*self._veths, *self._strangers, *self._abroad, *nodes, *node_sets(self._subjects, node, family)]
         self.sets = {found.name: found for found in sets}
 
@@ -190,7 +190,7 @@ class _Drawing:
 
     def _refuses_ingress(self) -> bool:
         """Whether there is anybody whom an answer may tell that ingress is denied."""
-        return self._node.deny == "reject" and any(
+        return any(
             subject.mode == "enforce" and subject.allow["ingress"].isolated and subject.own[self._family]
             for subject in self._subjects
             if subject.attachment

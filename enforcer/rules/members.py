@@ -35,10 +35,11 @@ class SetSpec(Struct, frozen=True):
     counters: bool = False
 
 
-def everyone_set(family: Family) -> SetSpec:
-    """All pods of the cluster that have been heard of; and how often each was denied what it sent to this node's pods,
-    which nobody's verdict depends on."""
-    return SetSpec(set_name(family, "everyone"), "hash:ip", family, ((EVERY_POD, ()),), frozenset(), counters=True)
+def everyone_set(family: Family, in_use: bool) -> SetSpec:
+    """All pods of the cluster that have been heard of, or none where nobody asks; and how often each was denied what it
+    sent to this node's pods. Nobody's verdict depends on it."""
+    sources: tuple[tuple[Source, Pairs], ...] = ((EVERY_POD, ()),) if in_use else ()
+    return SetSpec(set_name(family, "everyone"), "hash:ip", family, sources, frozenset(), counters=True)
 
 
 def fill(spec: SetSpec, state: State) -> IpSet:

@@ -36,7 +36,7 @@ class NodeView(Struct, frozen=True):
     `mode`: the node's, which a namespace's label overrides. `unknown`: "open" lets what is not known yet pass, which is
     unsafe: a new pod is not isolated until the agent has seen it. `closed`: addresses that let nothing pass for the
     moment. `abroad`: addresses in `pod_cidrs` that other nodes' pods are known to have, which only uplinks lead to.
-    `hosts`: addresses that are known to be nodes'."""
+    `hosts`: addresses that are known to be other nodes'."""
 
     name: str
     veths: Mapping[str, str]
@@ -89,7 +89,6 @@ def abroad(pods: Iterable[Pod], node: str, pod_cidrs: Iterable[Prefix]) -> dict[
     return found
 
 
-def host_addresses(pods: Iterable[Pod]) -> dict[str, frozenset[Address]]:
-    """Of pods in their nodes' own network, by key, their addresses, which are the nodes'."""
-    here = (pod for pod in pods if pod.host_network and not pod.finished)
-    return {pod.key: frozenset(pod.addresses) for pod in here if pod.addresses}
+def host_addresses(pods: Iterable[Pod], node: str) -> frozenset[Address]:
+    """Those of other nodes, which are those of the pods in their own network."""
+    return frozenset(a for pod in pods if pod.host_network and pod.node != node for a in pod.addresses)

@@ -10,7 +10,6 @@ import pytest
 from msgspec.structs import replace
 
 from compiler.changes import Deleted
-from enforcer.agent.addresses import AddressesOf
 from enforcer.agent.knowledge import Again
 from enforcer.agent.opening import close_node, open_node
 from enforcer.attachment.cni_cache import AddressGone, AddressKnown
@@ -319,35 +318,21 @@ def test_addresses_of_the_nodes_blocks_that_other_nodes_pods_have_are_followed(t
     assert abroad() and world.knowledge.anew(world.knowledge.quarantine).view(frozenset()).abroad >= abroad()
 
 
-def test_addresses_of_nodes_are_followed(tmp_path: Path) -> None:
-    """As long as anything runs in their own network; most changes of that are of no consequence."""
+def test_addresses_of_other_nodes_are_followed(tmp_path: Path) -> None:
+    """What was a node's stays one: agents, and whatever else runs in its network, are replaced."""
     world, _ = synced(tmp_path)
     proxy = Pod("kube-system", "proxy", {}, node="another", addresses=(Address(4, 10 << 24),), host_network=True)
-    other = replace(proxy, name="other")
+    own = replace(proxy, name="own", node=world.knowledge.node, addresses=(Address(4, 11 << 24),))
 
     def known() -> bool:
         world.turn()
         assert world.as_fresh() and world.loop.view
+        assert not world.loop.view.hosts & {*own.addresses}
         return world.loop.view.hosts >= {*proxy.addresses}
 
+    world.say(own)
     assert not known()
-    for each in (proxy, other, replace(proxy, labels={"other": "label"}), Deleted("Pod", "kube-system", "proxy")):
+    for each in (proxy, replace(proxy, labels={"other": "label"}), Deleted("Pod", "kube-system", "proxy")):
         world.say(each)
         assert known()
-    world.say(replace(other, phase="Failed"))
-    assert not known()
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_addresses_of_pods_are_all_of_them(seed: int) -> None:
-    rng = Random(seed)
-    held, every = AddressesOf(), dict[str, frozenset[Address]]()
-    for _ in range(100):
-        pods = {f"p{rng.randrange(6)}" for _ in range(rng.randrange(4))}
-        some = frozenset(Address(4, rng.randrange(8)) for _ in range(2))
-        found = {pod: some for pod in pods if rng.random() < 0.6}
-        before = held.every
-        changed = held.renew(pods, found)
-        every = {pod: had for pod, had in every.items() if pod not in pods} | found
-        assert held.every == frozenset().union(*every.values())
-        assert changed == (held.every != before) and (changed or held.every is before)
+    assert world.knowledge.anew(world.knowledge.quarantine).view(frozenset()).hosts >= {*proxy.addresses}

@@ -95,10 +95,10 @@ def test_a_node_is_told() -> None:
 
 def test_which_addresses_are_nodes() -> None:
     (job,) = pod("job", "web", "n2", *JOB)
-    assert isinstance(job, Pod) and host_addresses([job]) == {}
+    assert isinstance(job, Pod) and not host_addresses([job], "n1")
     there = replace(job, host_network=True)
-    assert host_addresses([there]) == {"shop/job": frozenset(map(parse_address, JOB))}
-    assert host_addresses([replace(there, phase="Failed"), replace(there, addresses=())]) == {}
+    assert host_addresses([there], "n1") == frozenset(map(parse_address, JOB))
+    assert not host_addresses([there], "n2"), "what comes from the node itself is never filtered"
 
 
 def test_who_is_heard_of_is_let_in_or_refused() -> None:
@@ -213,8 +213,21 @@ def test_a_list_is_right_where_it_was_let_go_and_taken_up_at_once() -> None:
 )
 def test_where_nobody_is_refused_nobody_is_listed(view: NodeView, policies: list[Event]) -> None:
     node = Node(view, policies)
-    sets = [name for plane in node.kernel.planes.values() for name in plane.sets]
-    assert sets and not [name for name in sets if "everyone" in name or "hosts" in name]
+    lists = [found for plane in node.kernel.planes.values() for name, found in plane.sets.items() if "everyone" in name]
+    assert len(lists) == (0 if view.deny == "drop" else len(FAMILIES))
+    assert not any(found.elements for found in lists)
+
+
+def test_who_is_isolated_changes_no_rule_of_how_it_is_denied() -> None:
+    """So that what these rules have counted stays; the list fills, and empties."""
+    node = Node(VIEW, policy("none"))
+    for policies, listed in ((policy(), 2), (policy("none"), 0), (policy(), 2)):
+        before = {family: plane.chains["PODFENCE-DENY-IN"] for family, plane in node.kernel.planes.items()}
+        node.keeper.handle(policies)
+        for family, plane in node.kernel.planes.items():
+            assert plane.chains["PODFENCE-DENY-IN"] == before[family]
+            (everyone,) = (found for name, found in plane.sets.items() if "everyone" in name)
+            assert len(everyone.elements) == listed
 
 
 def test_the_list_is_kept_up_where_policies_come_and_go() -> None:
