@@ -42,12 +42,13 @@ _ADMIN_PROHIBITED: dict[Family, str] = {4: "icmp-admin-prohibited", 6: "icmp6-ad
 # Router and neighbour solicitation, neighbour advertisement, and reports of multicast listeners: what a pod has to say
 # to its node before it can be heard. Advertising routers and redirecting is none of a pod's business.
 _NEIGHBOUR_DISCOVERY = (131, 132, 133, 135, 136, 143)
+# The sets of those who are told that they are denied; without any, everybody is (ADR 0016).
+_TOLD: dict[Direction, tuple[str, ...]] = {"ingress": ("everyone", "hosts"), "egress": ()}
 _DHCP: dict[Family, tuple[int, int]] = {4: (68, 67), 6: (546, 547)}
 
 
-def base_chains(family: Family, node: NodeView, checks: str, audits: bool, told: Sequence[str]) -> Chains:
-    """`checks` is the chain that packets to the node itself go through; `audits` is whether any subject is in audit.
-    `told` are the sets of those who are told of it where ingress is denied them; none where nobody is, or all are."""
+def base_chains(family: Family, node: NodeView, checks: str, audits: bool) -> Chains:
+    """`checks` is the chain that packets to the node itself go through; `audits` is whether any subject is in audit."""
     chains: Chains = {
         names.FORWARD: (
             *_passes(family, node.mark, neighbour_passes(family, node)),
@@ -60,7 +61,8 @@ def base_chains(family: Family, node: NodeView, checks: str, audits: bool, told:
     }
     for direction in DIRECTIONS:
         audited = _audited(direction, family, node.log_group) if audits else ()
-        refused = _refused(family, node.deny, told if direction == "ingress" else ())
+        told = [names.set_name(family, kind) for kind in _TOLD[direction]]
+        refused = _refused(family, node.deny, told)
         chains[names.DENY[direction]] = audited + _denied(direction, family, node.log_group) + refused
     return chains
 

@@ -131,12 +131,11 @@ class _Drawing:
         self._veths, self._strangers = veth_sets(node.routed, family), stranger_sets(node, family)
         self._abroad = abroad_set(node, family)
         self._root = self._input_root()
-        # Rules are the same whoever is isolated, so that what they have counted stays.
+        self.chains: Chains = base_chains(family, node, self._root, self._audits)
+        # They are there whoever is isolated, so that rules stay the same, and what these have counted.
         told = [everyone_set(family, self._refuses_ingress())] if node.deny == "reject" else []
         nodes = [host_set(node, family)] if node.deny == "reject" else []
         self.specs: dict[str, SetSpec] = {spec.name: spec for spec in told}
-        known = [*self.specs, *(found.name for found in nodes)]
-        self.chains: Chains = base_chains(family, node, self._root, self._audits, known)
         sets = [*self._veths, *self._strangers, *self._abroad, *nodes, *node_sets(self._subjects, node, family)]
         self.sets = {found.name: found for found in sets}
 

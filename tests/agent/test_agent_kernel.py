@@ -204,16 +204,13 @@ def test_an_agent_that_begins_between_knows_that_the_address_is_anothers(cluster
     cluster.apply(API)
     with cluster.agent():
         old = cluster.world.lab.host("shop/web")
-        assert (
-            cluster.world.outcomes(Probe("shop/web", "shop/far", "UDP", 80)) == [OPEN] and open_flows(cluster, old) > 0
-        )
+        assert cluster.world.outcomes(Probe("shop/web", "shop/far", "UDP", 80)) == [OPEN]
+        assert open_flows(cluster, old) > 0
         tree = cluster.tree("Pod", "shop", "web")
         tree["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
         cluster.put(tree)
         interfaces = Memory(cluster.folder / "state" / "flows").load_interfaces
-        until(
-            lambda: ("shop/web", tree["metadata"]["uid"]) in interfaces(), "what the next agent is to know is written"
-        )
+        until(lambda: ("shop/web", tree["metadata"]["uid"]) in interfaces(), "it is written for the next agent")
     pod = Pod("shop", "next", {"app": "next"}, node="n1", uid="uid-next", addresses=old.addresses)
     cluster.world.lab.succeed("shop/web", pod)
     into, out_of = Probe("shop/far", "shop/next", "TCP", 80), Probe("shop/next", "shop/api", "TCP", 80)

@@ -84,7 +84,6 @@ def test_a_new_flow_of_nobody_that_is_known_gets_no_answer() -> None:
 
 
 def test_a_node_is_told() -> None:
-    """It is known by what runs in its own network, or by its object."""
     node = Node(replace(VIEW, hosts=frozenset(map(parse_address, ("192.0.2.2", "fd00:ff::2")))))
     assert node.outcomes("192.0.2.2", "fd00:ff::2") == {"reject"}
     assert node.outcomes("192.0.2.3", "fd00:ff::3") == {"drop"}
